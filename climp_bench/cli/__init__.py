@@ -1,0 +1,1 @@
+"""The command line: one file a command, parsing and printing only, heavy imports inside the functions."""

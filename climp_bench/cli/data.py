@@ -1,0 +1,101 @@
+"""``climp-bench data``: list, show, check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from climp_bench.cli import console
+from climp_bench.cli import options as opt
+
+data_app = typer.Typer(
+    no_args_is_help=True, help="Data sets: what is measured on.", rich_markup_mode="markdown"
+)
+
+
+@data_app.command("list")
+def list_data(json: opt.AsJson = False) -> None:
+    """List the data sets of the catalogue.
+
+    Example:
+
+      climp-bench data list
+    """
+    from rich.table import Table
+
+    from climp_bench.data.catalogue import DATASETS
+
+    if json:
+        keys = ("name", "kind", "n", "n_classes", "revision", "licence", "description")
+        console.print_json([{key: getattr(entry, key) for key in keys} for entry in DATASETS])
+        return
+    table = Table("data set", "kind", box=None, pad_edge=False)
+    for name in ("images", "classes"):
+        table.add_column(name, justify="right")
+    table.add_column("what it is")
+    for entry in DATASETS:
+        classes = str(entry.n_classes) if entry.n_classes else ""
+        table.add_row(entry.name, entry.kind, f"{entry.n:,}", classes, entry.description)
+    console.out.print(table)
+    console.note("Any folder in the CLIP-Benchmark webdataset layout works too: --data-root PARENT.")
+
+
+@data_app.command("show")
+def show_data(
+    name: Annotated[str, typer.Argument(help="`scenes` (a tour of all its tasks) or a data set's name.")],
+    n: Annotated[int, typer.Option("--n", min=1, max=400, help="How many images.")] = 24,
+    size: Annotated[
+        int, typer.Option("--size", min=32, max=1024, help="Pixels per side of a drawn image.")
+    ] = 128,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="PNG to write. Default: NAME.png.")] = None,
+    data_root: opt.DataRoots = None,
+) -> None:
+    """Write a contact sheet: images with their labels or captions.
+
+    Examples:
+
+      climp-bench data show scenes
+
+      climp-bench data show scenes-dense --n 6 --size 256
+    """
+    from climp_bench.data.sheet import write_sheet
+
+    path = out or Path(f"{name.replace('/', '-')}.png")
+    write_sheet(name, n, size, path, tuple(data_root or ()))
+    console.out.print(f"Written: {path}", highlight=False, soft_wrap=True)
+
+
+@data_app.command("check")
+def check_data(
+    name: Annotated[str, typer.Argument(help="A catalogue name, or a folder under --data-root.")],
+    data_root: opt.DataRoots = None,
+) -> None:
+    """Read every image, label and caption of a data set and count them.
+
+    Example:
+
+      climp-bench data check fashion_mnist --data-root ~/data
+    """
+    from rich.progress import track
+
+    from climp_bench.data.catalogue import open_dataset
+    from climp_bench.data.dataset import check_count
+    from climp_bench.embed.sets import annotate
+
+    dataset = open_dataset(name, tuple(data_root or ()))
+    check_count(dataset, None)
+    notes = annotate(dataset)
+    indices = range(len(dataset))
+    for i in track(
+        indices, "decoding", console=console.err, transient=True, disable=not console.err.is_terminal
+    ):
+        dataset.image(i, (64, 64))
+    facts = [f"{len(dataset):,} images decode", f"kind {dataset.kind}"]
+    if dataset.classes:
+        facts += [f"{len(dataset.classes)} classes", f"{len(dataset.templates)} templates"]
+    else:
+        facts.append(f"{len(notes.texts):,} captions")
+    console.out.print(f"{name}: {', '.join(facts)}", highlight=False, soft_wrap=True)
+    console.out.print(f"fingerprint {dataset.fingerprint()}", highlight=False, soft_wrap=True)

@@ -1,0 +1,53 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", "-m", help="Model, FAMILY or FAMILY@SCALE; repeat for more. Default: all five."),
+]
+Scale = Annotated[
+    str | None,
+    typer.Option("--scale", help="Scale of every --model that names none: micro, base, ..."),
+]
+Suites = Annotated[
+    list[str] | None,
+    typer.Option("--suite", "-s", help="Suite by name or path of a TOML file; repeat for more."),
+]
+DataRoots = Annotated[
+    list[Path] | None,
+    typer.Option("--data-root", help="Folder that holds data sets as subfolders; repeat for more."),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for records and tables.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Folder for embeddings. Default: the user's cache folder."),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+DType = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16 (under autocast).")]
+Fresh = Annotated[
+    bool,
+    typer.Option("--fresh/--resume", help="Measure everything again / reuse records of an equal run."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=0, help="Processes that decode images. Default: cores - 1, at most 4."),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap intervals.")]
+Retrain = Annotated[
+    bool, typer.Option("--retrain", help="Train the models here first, even if weights are there.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
+
+
+def default_workers(asked: int | None) -> int:
+    """Decoding processes: as asked, else one less than the cores, at most four."""
+    import os
+
+    return asked if asked is not None else max(0, min(4, (os.cpu_count() or 1) - 1))

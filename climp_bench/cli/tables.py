@@ -1,0 +1,47 @@
+"""Score tables on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from climp_bench.cli import console
+
+if TYPE_CHECKING:
+    from climp_bench.results import RunRecord
+
+
+def show_scores(records: Sequence[RunRecord], suite: str) -> None:
+    """Print the headline table of a suite: percent, and where there is room half the 95% interval.
+
+    A terminal too narrow for that loses the intervals and the chance level, never digits of a score.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from climp_bench.report.tables import score_table
+
+    scores = score_table(records, suite)
+    piped = not console.out.is_terminal
+    full = piped or console.out.width >= 66 + 13 * len(scores.models)
+    table = Table(
+        title=f"{suite}: percent{', ± half of the 95% interval' if full else ''}",
+        caption=f"protocol {scores.protocol}; n = samples the score rests on",
+        title_justify="left",
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for name in ("task", "metric"):
+        table.add_column(name, no_wrap=True)
+    for name in ("n", *["chance"] * full, *scores.models):
+        table.add_column(name.replace("@", "\n@"), justify="right", no_wrap=True)
+    for line in scores.lines:
+        chance = "" if line.chance is None else f"{100 * line.chance:.1f}"
+        cells = [
+            f"{cell.percent} [dim]±{cell.half_width:>4}[/dim]" if full and cell.half_width else cell.percent
+            for cell in line.cells
+        ]
+        table.add_row(line.task, line.label, line.n, *[chance] * full, *cells)
+    screen = Console(file=console.out.file, width=200) if piped else console.out
+    screen.print(table)

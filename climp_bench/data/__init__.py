@@ -1,0 +1,1 @@
+"""Data sets: a catalogue, the sources it opens, transforms and prompts."""

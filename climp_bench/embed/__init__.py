@@ -1,0 +1,1 @@
+"""Embeddings: made once per (weights, preprocessing, resolution, dtype, backend, data), then read."""

@@ -1,0 +1,88 @@
+"""Decode images by blocks, in this process or ahead of it in others; the order never depends on which."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache, lru_cache
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+
+from climp_bench.data.dataset import Dataset, Image
+from climp_bench.errors import DataError
+
+SMALL = 256
+
+
+def load_blocks(
+    dataset: Dataset, blocks: Sequence[range], size: tuple[int, int], workers: int
+) -> Iterator[list[Image]]:
+    """The images of each block, in order.
+
+    Args:
+        blocks: ranges of indices; each is decoded by one process. A few wait ready for the caller.
+        size: the input size the images are wanted for.
+        workers: processes to decode in; with 0, or for a few images, it happens here.
+
+    Raises:
+        DataError: an image cannot be read, or a worker died.
+    """
+    if workers == 0 or sum(len(block) for block in blocks) <= SMALL:
+        for block in blocks:
+            yield [dataset.image(i, size) for i in block]
+        return
+    waiting: deque[Future[list[Image]]] = deque()
+    with tempfile.TemporaryDirectory(prefix="climp-bench-") as folder:
+        pickled = Path(folder) / "dataset"
+        pickled.write_bytes(pickle.dumps(dataset))
+        try:
+            for block in blocks:
+                waiting.append(_pool(workers).submit(_load, str(pickled), block, size))
+                if len(waiting) > workers + 2:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            _pool.cache_clear()
+            remedy = "Out of memory? Try --workers 0."
+            raise DataError("a decoding process died", where=dataset.name, remedy=remedy) from error
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@cache
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """The workers serve every data set of a run: starting one takes as long as drawing hundreds of scenes."""
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_follow_main)
+
+
+def _follow_main() -> None:
+    """Make a worker end with the main process: that one answers Ctrl-C, and may be killed without a word."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_after_main, daemon=True).start()
+
+
+def _end_after_main() -> None:
+    main = parent_process()
+    if main is not None:
+        main.join()
+        os._exit(1)
+
+
+def _load(pickled: str, indices: range, size: tuple[int, int]) -> list[Image]:
+    dataset = _unpickled(pickled)
+    return [dataset.image(i, size) for i in indices]
+
+
+@lru_cache(maxsize=1)
+def _unpickled(path: str) -> Dataset:
+    dataset: Dataset = pickle.loads(Path(path).read_bytes())
+    return dataset

@@ -1,0 +1,1 @@
+"""Protocols: an EmbeddingSet in, scores with intervals out. No model, no data set."""

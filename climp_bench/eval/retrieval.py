@@ -1,0 +1,40 @@
+"""Retrieval both ways (CLIP_benchmark 48de38c, ``zeroshot_retrieval.py``, with float32 scores).
+
+``image_retrieval_recall@k`` is text -> image: over texts, 1 if the paired image is in the top k.
+``text_retrieval_recall@k`` is image -> text: over images, 1 if any of its captions is in the top k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from climp_bench.embed.sets import EmbeddingSet
+from climp_bench.eval.scores import Score
+from climp_bench.metrics.retrieval import recall_at_k
+from climp_bench.metrics.uncertainty import bootstrap_mean, wilson
+
+
+def retrieve(embeddings: EmbeddingSet, ks: Sequence[int], seed: int = 0) -> list[Score]:
+    """Recall@k both ways.
+
+    Intervals: Wilson over images for image -> text; for text -> image a bootstrap clustered by image,
+    because captions of one image are not independent.
+    """
+    notes = embeddings.notes
+    outcome = recall_at_k(embeddings.images, embeddings.texts, notes.owner, ks)
+    scores = []
+    for k in outcome.ks:
+        hits = outcome.text_hits_M[k]
+        interval = bootstrap_mean(hits.astype(np.float64), clusters_N=notes.owner, seed=seed)
+        extra = {"ties": outcome.text_ties[k], "images": len(embeddings.images)}
+        value = outcome.image_retrieval_recall(k)
+        scores.append(Score(f"image_retrieval_recall@{k}", value, interval, len(hits), extra=extra))
+    for k in outcome.ks:
+        found = outcome.image_hits_N[k]
+        interval = wilson(int(found.sum()), len(found))
+        extra = {"ties": outcome.image_ties[k], "texts": len(embeddings.texts)}
+        value = outcome.text_retrieval_recall(k)
+        scores.append(Score(f"text_retrieval_recall@{k}", value, interval, len(found), extra=extra))
+    return scores

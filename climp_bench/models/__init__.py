@@ -1,0 +1,1 @@
+"""Models: towers, dual encoders, their catalogue and the store of their weights."""

@@ -1,0 +1,183 @@
+"""One face for every dual encoder: names, preprocessing, and batches in, unit-norm float32 arrays out.
+
+A new kind of model (another library's, say) is one more subclass of ``Encoder``.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from climp_bench.errors import BackendError
+from climp_bench.specs import ImagePreprocess
+
+if TYPE_CHECKING:
+    import torch
+
+    from climp_bench.models.catalogue import ModelSpec
+    from climp_bench.models.dual_encoder import DualEncoder
+    from climp_bench.models.weights import Choice
+
+Array = npt.NDArray[np.float32]
+DTYPES = ("float32", "bfloat16", "float16")
+_LOADING = threading.Lock()
+"""Held while weights are read: building a model borrows torch's random state."""
+
+
+class Encoder(ABC):
+    """A model ready to encode. Weights are read at the first batch, not before.
+
+    On a CPU several threads encode at once with the same encoder.
+
+    Attributes:
+        family, scale: which model.
+        weights_digest: sha256 of the weights file.
+        weights_source: ``shipped``, ``trained``, ... as the weights store says.
+        preprocess: how it wants its images.
+        text_transform: digest of the tokenizer and its settings.
+        device: ``cpu`` or ``cuda``.
+        dtype: dtype of the computation (embeddings are float32 whatever it is).
+        backends: compute backend of every operator that has a choice.
+        gpu: name of the accelerator, or None.
+    """
+
+    family: str
+    scale: str
+    weights_digest: str
+    weights_source: str
+    preprocess: ImagePreprocess
+    text_transform: str
+    device: str
+    dtype: str
+    backends: dict[str, str]
+    gpu: str | None
+
+    @property
+    def name(self) -> str:
+        """``family@scale``."""
+        return f"{self.family}@{self.scale}"
+
+    @abstractmethod
+    def encode_images(self, images: Sequence[torch.Tensor]) -> Array:
+        """Preprocessed images, each (3, h, w) -> unit-norm float32 (B, P)."""
+
+    @abstractmethod
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, never truncated."""
+
+    @abstractmethod
+    def encode_tokens(self, tokens: Sequence[list[int]]) -> Array:
+        """Token ids -> unit-norm float32 (B, P)."""
+
+
+class CatalogueEncoder(Encoder):
+    """A model of our own catalogue with weights from the store.
+
+    Args:
+        choice: what ``weights.resolve`` chose; must have weights.
+        device: ``cpu`` or ``cuda``.
+        dtype: one of ``DTYPES``; below float32 the encoders run under autocast.
+
+    Raises:
+        BackendError: the device is not there.
+    """
+
+    def __init__(self, choice: Choice, device: str = "cpu", dtype: str = "float32") -> None:
+        if choice.ref is None:
+            raise ValueError(f"{choice.spec.name} has no weights")
+        self._spec, self._ref = choice.spec, choice.ref
+        self.family, self.scale = choice.spec.family, choice.spec.scale
+        self.weights_digest = choice.ref.digest
+        self.weights_source = choice.ref.source
+        self.preprocess = choice.spec.preprocess
+        self.device, self.dtype = device, dtype
+        self._model: DualEncoder | None = None
+        from climp_bench.models.tokenizer import load as load_tokenizer
+
+        self._tokenizer = load_tokenizer(choice.spec.tokenizer)
+        self.text_transform = f"{choice.spec.tokenizer}:{self._tokenizer.digest}"
+        self.backends = _backends(choice.spec, device)
+        self.gpu = _gpu_name(device)
+
+    @property
+    def model(self) -> DualEncoder:
+        """The dual encoder in evaluation mode on its device."""
+        with _LOADING:
+            if self._model is None:
+                from climp_bench.models.weights import load
+
+                self._model = load(self._spec, self._ref, self.device)
+            return self._model
+
+    def encode_images(self, images: Sequence[torch.Tensor]) -> Array:
+        import torch
+
+        if len({tuple(image.shape) for image in images}) == 1:
+            batch: torch.Tensor | dict[str, torch.Tensor] = torch.stack(list(images)).to(self.device)
+        else:
+            from climp_bench.models.vit import pack_images
+
+            packed = pack_images(list(images), self.preprocess.multiple)
+            batch = {name: tensor.to(self.device) for name, tensor in packed.items()}
+        with torch.inference_mode(), self._autocast():
+            return _to_numpy(self.model.encode_image(batch))
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._tokenizer.encode(texts)
+
+    def encode_tokens(self, tokens: Sequence[list[int]]) -> Array:
+        import torch
+
+        ids, lengths = self._tokenizer.pad(list(tokens))
+        with torch.inference_mode(), self._autocast():
+            return _to_numpy(self.model.encode_text(ids.to(self.device), lengths.to(self.device)))
+
+    def _autocast(self) -> torch.autocast:
+        import torch
+
+        enabled = self.dtype != "float32"
+        dtype = getattr(torch, self.dtype) if enabled else torch.bfloat16
+        return torch.autocast(self.device, dtype=dtype, enabled=enabled)
+
+
+def _gpu_name(device: str) -> str | None:
+    if device == "cpu":
+        return None
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
+def pick_device(wanted: str) -> str:
+    """``auto`` -> ``cuda`` if there is one, else ``cpu``. Raises ``BackendError`` if it is not there."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise BackendError(
+            "no CUDA device can be used here",
+            where="--device cuda",
+            remedy="Use --device cpu, or run `climp-bench doctor` to see what torch finds.",
+        )
+    if wanted not in ("cpu", "cuda"):
+        raise BackendError(f"unknown device {wanted!r}", where="--device", remedy="Use auto, cpu or cuda.")
+    return wanted
+
+
+def _backends(spec: ModelSpec, device: str) -> dict[str, str]:
+    """The backend that ``ops`` will run, for every scan the two towers have."""
+    from climp_bench.models.catalogue import operators
+    from climp_bench.ops.dispatch import resolve
+
+    return {op: resolve(op, device)[1] for op in operators(spec)}
+
+
+def _to_numpy(embeddings: torch.Tensor) -> Array:
+    rows: Array = embeddings.detach().to("cpu").float().numpy()
+    return rows

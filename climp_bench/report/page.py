@@ -1,0 +1,88 @@
+"""The files of a run: a Markdown page, a CSV of every score, and a dot plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from climp_bench.errors import StoreError
+from climp_bench.files import write_text
+from climp_bench.report.plots import dot_plot
+from climp_bench.report.tables import score_table, to_csv, to_markdown
+from climp_bench.results import RunRecord
+
+
+def write_report(records: Sequence[RunRecord], suite: str, command: str, out: Path) -> list[Path]:
+    """Write ``{command}-{suite}.md``, ``.csv`` and ``.png`` to ``out`` and return their paths.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    own = [record for record in records if record.suite == suite]
+    paths = [out / f"{command}-{suite}{suffix}" for suffix in (".md", ".csv", ".png")]
+    table = score_table(own, suite)
+    write_text(paths[0], _page(own, suite, command, paths[2].name), StoreError)
+    write_text(paths[1], to_csv(own), StoreError)
+    if any(cell.ok for line in table.lines for cell in line.cells):
+        dot_plot(table, paths[2])
+        return paths
+    return paths[:2]
+
+
+def _page(records: Sequence[RunRecord], suite: str, command: str, picture: str) -> str:
+    table = score_table(records, suite)
+    parts = [
+        f"# {command}: {suite}\n",
+        f"Protocol `{table.protocol}`. Percent with 95% interval; n is the number of samples.\n",
+        to_markdown(table),
+        f"![Scores with 95% intervals]({picture})\n",
+        "## All metrics\n",
+        to_markdown(score_table(records, suite, headline=False)),
+        _problems(records),
+        "## How these numbers were made\n",
+        _provenance(records),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _problems(records: Sequence[RunRecord]) -> str:
+    models: dict[str, list[str]] = {}
+    for r in records:
+        if r.error is not None:
+            place = f" ({r.error.where})" if r.error.where else ""
+            fault = f"{r.status}: {r.task}, {r.metric}: {r.error.what}{place}"
+            models.setdefault(fault, []).append(r.model.name)
+    lines = [f"- {fault}: {', '.join(names)}" for fault, names in models.items()]
+    return "## Not measured\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _provenance(records: Sequence[RunRecord]) -> str:
+    lines = ["| model | weights (sha256) | source | input | device | dtype | backends |", "|" + "---|" * 7]
+    for name in dict.fromkeys(r.model.name for r in records):
+        record = next(r for r in records if r.model.name == name)
+        run = record.provenance
+        backends = ", ".join(f"{op}: {ran}" for op, ran in run.backends.items()) or "torch"
+        size = "x".join(map(str, record.resolution)) if record.resolution else "-"
+        digest = (record.model.weights_digest or "none")[:12]
+        cells = [
+            name,
+            f"`{digest}`",
+            record.model.weights_source or "-",
+            size,
+            run.device,
+            run.dtype,
+            backends,
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    run = records[-1].provenance
+    commit = (
+        f"{run.git_commit[:12]}{' (with changes)' if run.git_dirty else ''}" if run.git_commit else "none"
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in run.packages.items())
+    lines += [
+        "",
+        f"climp-bench {run.climp_bench}, commit {commit}, Python {run.python}, seed {run.seed}.",
+        "",
+    ]
+    lines += [f"{run.cpu}{f', {run.gpu}' if run.gpu else ''}. {versions}.", ""]
+    return "\n".join(lines)

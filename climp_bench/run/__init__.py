@@ -1,0 +1,1 @@
+"""Runs: names become jobs (plan), jobs become records (execute). Failures stay where they happen."""

@@ -1,0 +1,118 @@
+"""What runs and why: no silent fallback, reasons stated, shapes checked, memory poisoned and bounded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from climp_bench.errors import BackendError, UsageError
+from climp_bench.ops import backends, dispatch, resolve, selective_scan, ss2d, ssd, torch_backend_scan
+
+OPS = ("selective_scan", "ss2d", "ssd")
+
+
+@pytest.fixture
+def broken_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preferred backend of ss2d that cannot run, ahead of the real ones."""
+    broken = dispatch._Backend(
+        "broken", "no.such.module", lambda device: (False, f"no compiler for {device}")
+    )
+    monkeypatch.setitem(dispatch._BACKENDS, "ss2d", (broken, *dispatch._BACKENDS["ss2d"]))
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_auto_prefers_the_vectorised_backend_and_says_why(op: str) -> None:
+    kernel, name, reason = resolve(op, "cpu")
+    assert name == "torch"
+    assert reason.startswith("auto: torch (")
+    assert kernel.__name__ == op
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_a_named_backend_is_the_one_that_runs(op: str) -> None:
+    kernel, name, reason = resolve(op, "cpu", "reference")
+    assert (name, kernel.__module__) == ("reference", "climp_bench.ops.reference")
+    assert reason.startswith("requested")
+    assert [(b.name, b.available) for b in backends(op, "cpu")] == [("torch", True), ("reference", True)]
+
+
+@pytest.mark.usefixtures("broken_first")
+def test_a_requested_backend_that_cannot_run_is_an_error() -> None:
+    with pytest.raises(
+        BackendError, match=r"ss2d: backend 'broken' cannot run on cpu: no compiler for cpu\. Use"
+    ):
+        resolve("ss2d", "cpu", "broken")
+
+
+@pytest.mark.usefixtures("broken_first")
+def test_auto_names_what_it_passed_over() -> None:
+    _, name, reason = resolve("ss2d", "cpu")
+    assert name == "torch"
+    assert "not broken (no compiler for cpu)" in reason
+    assert backends("ss2d", "cpu")[0] == dispatch.BackendStatus("broken", False, "no compiler for cpu")
+
+
+def test_no_backend_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = dispatch._Backend("broken", "no.such.module", lambda device: (False, "no compiler"))
+    monkeypatch.setitem(dispatch._BACKENDS, "ssd", (broken,))
+    with pytest.raises(BackendError, match=r"no backend can run on cpu: not broken \(no compiler\)"):
+        resolve("ssd", "cpu")
+
+
+def test_unknown_names_offer_near_matches() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'ss2d'"):
+        resolve("ss2", "cpu")
+    with pytest.raises(UsageError, match="Did you mean 'reference'"):
+        resolve("ss2d", "cpu", "referense")
+    with pytest.raises(UsageError, match="unknown op"):
+        backends("attention")
+
+
+def test_misshapen_arguments_are_named() -> None:
+    u, A, B, D = torch.zeros(1, 4, 3), torch.zeros(3, 2), torch.zeros(1, 4, 2), torch.zeros(3)
+    with pytest.raises(ValueError, match=r"C_BLN has shape \(1, 4, 3\); .* \(1, 4, 2\)"):
+        selective_scan(u, u, A, B, u, D)
+    with pytest.raises(ValueError, match="z_BLD"):
+        selective_scan(u, u, A, B, B, D, z_BLD=B)
+    k = torch.zeros(4, 3, 1)
+    with pytest.raises(ValueError, match=r"x_dbl_BHWKC .* \(1, 2, 2, 4, 3\)"):
+        ss2d(torch.zeros(1, 2, 2, 3), torch.zeros(1, 2, 2, 4, 2), k, k[..., 0], k, k[..., 0])
+    x, dt, G = torch.zeros(1, 4, 3, 2), torch.zeros(1, 4, 3), torch.zeros(1, 4, 2, 5)
+    with pytest.raises(ValueError, match="3 heads cannot be split into 2 groups"):
+        ssd(x, dt, D, G, G, D, chunk_size=4)
+    with pytest.raises(ValueError, match="chunk_size is 0"):
+        ssd(x, dt, D, G[:, :, :1], G[:, :, :1], D, chunk_size=0)
+
+
+def test_uninitialised_memory_is_poisoned_here() -> None:
+    assert torch.empty(3).isnan().all()
+
+
+class _LargestTensor(TorchDispatchMode):
+    """Records the most elements of any tensor that an operation returns."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self.largest = max(self.largest, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_inference_never_holds_the_states_of_a_whole_sequence(
+    training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    length, channels, state = 50, 64, 16
+    monkeypatch.setattr(torch_backend_scan, "_CPU_STATES", 5 * channels * state)
+    u = torch.zeros(1, length, channels, requires_grad=training)
+    A, B = -torch.ones(channels, state), torch.zeros(1, length, state)
+    with _LargestTensor() as seen:
+        selective_scan(u, u, A, B, B, torch.ones(channels), backend="torch")
+    all_states = length * channels * state
+    assert seen.largest == all_states if training else seen.largest <= all_states // 10

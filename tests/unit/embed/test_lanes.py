@@ -1,0 +1,90 @@
+"""Lanes: order, errors, and torch's threads given back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from climp_bench.data.webdataset import WebDataset
+from climp_bench.embed import extract
+from climp_bench.embed.extract import embed_images, embed_texts
+from climp_bench.embed.lanes import open_lanes
+from tests.fakes import ToyEncoder
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_results_come_in_the_order_of_the_jobs_from_several_threads() -> None:
+    seen: set[tuple[int, int]] = set()
+    meet = threading.Barrier(4, timeout=30)
+
+    def work(job: int) -> int:
+        if job < 4:
+            meet.wait()  # passes only if four jobs run at once
+        seen.add((threading.get_ident(), torch.get_num_threads()))
+        time.sleep(0.001 * (20 - job))
+        return job * job
+
+    with open_lanes("cpu", 20) as lanes:
+        assert list(lanes.in_order(work, range(20))) == [(i, i * i) for i in range(20)]
+    assert len({thread for thread, _ in seen}) == 4 and {threads for _, threads in seen} == {1}
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize("jobs", [1, 50])
+def test_the_first_error_is_raised_and_the_threads_are_given_back(jobs: int) -> None:
+    taken: list[int] = []
+
+    def source() -> Iterator[int]:
+        for i in range(50):
+            taken.append(i)
+            yield i
+
+    def work(job: int) -> int:
+        if job >= 2:
+            raise ValueError(f"job {job}")
+        return job
+
+    with pytest.raises(ValueError, match="job 2"), open_lanes("cpu", jobs) as lanes:
+        list(lanes.in_order(work, source()))
+    assert torch.get_num_threads() == 4
+    assert len(taken) < 20  # jobs are not all taken ahead
+
+
+@pytest.mark.parametrize(("device", "jobs"), [("cpu", 1), ("cuda", 50)])
+def test_one_lane_works_in_the_callers_thread(device: str, jobs: int) -> None:
+    with open_lanes(device, jobs) as lanes:
+        threads = {done for _, done in lanes.in_order(lambda _: threading.get_ident(), range(5))}
+    assert threads == {threading.get_ident()}
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_lanes_change_no_embedding(make_wds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = WebDataset(make_wds(shards=3, per_shard=7))
+    texts = [f"{'long ' * (i % 5)}caption {i}" for i in range(50)]
+    encoders = [ToyEncoder("a"), ToyEncoder("b")]
+    rows = {}
+    monkeypatch.setattr(extract, "PART_IMAGES", 8)
+    monkeypatch.setattr(extract, "_CPU_IMAGES", 3)
+    monkeypatch.setattr(extract, "_CPU_TOKENS", 64)
+    for threads in (1, 4):
+        torch.set_num_threads(threads)
+        images = embed_images(dataset, encoders, tmp_path / str(threads))
+        captions = embed_texts(texts, encoders[0], tmp_path / str(threads))
+        rows[threads] = [images["a@micro"].rows, images["b@micro"].rows, captions.rows]
+    for one, four in zip(rows[1], rows[4], strict=True):
+        np.testing.assert_array_equal(one, four)
