@@ -52,12 +52,14 @@ def test_killed_while_embedding(tmp_path: Path) -> None:
         _words(suite, tmp_path / "b"), env=rough, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 240
-    while not (parts := list((tmp_path / "rough").rglob("part-*.npy"))):
+    # A part counts as finished once its digest, written after it, is there.
+    while not (digests := list((tmp_path / "rough").rglob("part-*.sha256"))):
         assert victim.poll() is None and time.monotonic() < deadline, "nothing was written to interrupt"
         time.sleep(0.01)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     assert not list((tmp_path / "rough").rglob("manifest.json")), "it had finished before the kill"
+    parts = [path.with_suffix(".npy") for path in digests]
     before = {path: path.stat().st_mtime_ns for path in parts}
 
     second = subprocess.run(
