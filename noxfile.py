@@ -63,12 +63,12 @@ def docs(session: nox.Session) -> None:
 
 READ_WHAT_TRAVELS = """
 import climp_bench
-from climp_bench.models import catalogue, tokenizer, weights
+from climp_bench.models import catalogue, store, tokenizer, weights
 
-specs = [spec for spec in catalogue.MODELS if weights.locate(spec)]
+specs = [spec for spec in catalogue.MODELS if store.locate(spec)]
 for spec in specs:
     tokenizer.load(spec.tokenizer)
-    weights.load(spec, weights.locate(spec))
+    weights.load(spec, store.locate(spec))
 print(climp_bench.__file__, len(specs))
 """
 

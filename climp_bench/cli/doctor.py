@@ -97,7 +97,7 @@ def _backends() -> dict[str, str]:
 def _weights() -> dict[str, str]:
     from climp_bench.errors import WeightsError
     from climp_bench.models.catalogue import all_models
-    from climp_bench.models.weights import locate
+    from climp_bench.models.store import locate
 
     lines = {}
     for spec in all_models():
@@ -111,7 +111,7 @@ def _weights() -> dict[str, str]:
 
 def _folders() -> dict[str, str]:
     from climp_bench.embed.cache import default_root
-    from climp_bench.models.weights import user_store
+    from climp_bench.models.store import user_store
     from climp_bench.suite.loader import shipped_dir
 
     return {

@@ -23,7 +23,7 @@ def list_models(json: opt.AsJson = False) -> None:
     from rich.table import Table
 
     from climp_bench.models.catalogue import all_models, describe
-    from climp_bench.models.weights import locate
+    from climp_bench.models.store import locate
 
     rows = []
     for spec in all_models():
@@ -70,7 +70,8 @@ def show_model(
     from dataclasses import asdict
 
     from climp_bench.models.catalogue import describe
-    from climp_bench.models.weights import CARD, resolve
+    from climp_bench.models.store import CARD, WeightsRef
+    from climp_bench.models.weights import resolve
 
     choice = resolve(name, scale)
     spec, size = choice.spec, describe(choice.spec)
@@ -88,7 +89,7 @@ def show_model(
     width = max(map(len, lines))
     for key, text in lines.items():
         console.out.print(f"{key:<{width}}  {text}", highlight=False, markup=False, soft_wrap=True)
-    if card and choice.ref is not None:
+    if card and isinstance(choice.ref, WeightsRef):
         from rich.markdown import Markdown
 
         console.out.print(Markdown((choice.ref.directory / CARD).read_text(encoding="utf-8")))
@@ -99,7 +100,7 @@ def _brief(fields: dict[str, object]) -> str:
 
 
 def _weights(ref: object) -> str:
-    from climp_bench.models.weights import MODEL, WeightsRef
+    from climp_bench.models.store import MODEL, WeightsRef
 
     if not isinstance(ref, WeightsRef):
         return "none here"

@@ -11,7 +11,7 @@ from climp_bench.cli import console
 from climp_bench.cli import options as opt
 
 if TYPE_CHECKING:
-    from climp_bench.models.catalogue import ModelSpec
+    from climp_bench.models.spec import ModelSpec
     from climp_bench.train import TrainConfig
 
 
@@ -73,7 +73,7 @@ def train_model(
         UsageError: the model is not of scale micro, which is what the embedded data can train.
     """
     from climp_bench.errors import UsageError
-    from climp_bench.models.weights import folder_name, install, open_folder, user_store
+    from climp_bench.models.store import folder_name, install, open_folder, user_store
     from climp_bench.train import Quiet, default_progress, estimate, micro, train
 
     if spec.scale != "micro":

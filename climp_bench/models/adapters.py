@@ -19,8 +19,8 @@ from climp_bench.specs import ImagePreprocess
 if TYPE_CHECKING:
     import torch
 
-    from climp_bench.models.catalogue import ModelSpec
     from climp_bench.models.dual_encoder import DualEncoder
+    from climp_bench.models.spec import ModelSpec
     from climp_bench.models.weights import Choice
 
 Array = npt.NDArray[np.float32]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from climp_bench.models.catalogue import ModelSpec
+    from climp_bench.models.spec import ModelSpec
 
 SECTIONS = ("data", "budget", "optimiser", "seed", "commit", "scores")
 

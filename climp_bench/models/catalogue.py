@@ -12,7 +12,7 @@ made known with ``register_tower``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -26,48 +26,12 @@ from climp_bench.models.configs import FlexiVitConfig, LlamaTextConfig, NaFlexVi
 from climp_bench.models.dual_encoder import DualEncoder
 from climp_bench.models.mamba1 import Mamba1Config
 from climp_bench.models.mamba2 import Mamba2Config
+from climp_bench.models.spec import SCALES, ModelSpec
 from climp_bench.models.vmamba import VMambaConfig
+from climp_bench.models.zoo import micro_models
 from climp_bench.registry import Registry, unknown
-from climp_bench.specs import HALF, ImagePreprocess
 
 ENTRY_POINT_GROUP = "climp_bench.models"
-SCALES = ("micro", "tiny", "small", "base")
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A model: everything needed to build it, feed it and name it.
-
-    Attributes:
-        family: the pair of towers, such as ``climp-m1``.
-        scale: one of ``SCALES``.
-        image: configuration of the image tower; its class decides which tower is built.
-        text: configuration of the text tower.
-        embed_dim: dimensions of the shared space.
-        preprocess: how a decoded image becomes the image tower's input.
-        tokenizer: name of the tokenizer, for ``tokenizer.load``.
-        description: one line for listings.
-        source: the paper that the family comes from.
-    """
-
-    family: str
-    scale: str
-    image: Any
-    text: Any
-    embed_dim: int
-    preprocess: ImagePreprocess
-    tokenizer: str
-    description: str
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        if self.scale not in SCALES or "@" in self.family:
-            raise ValueError(f"{self.family!r} at {self.scale!r}: the scale must be one of {SCALES}")
-
-    @property
-    def name(self) -> str:
-        """``family@scale``."""
-        return f"{self.family}@{self.scale}"
 
 
 @dataclass(frozen=True)
@@ -237,52 +201,6 @@ def _load_entry_points() -> int:
     return found
 
 
-_SQUASH_64 = ImagePreprocess(size=(64, 64))
-_HALF_64 = replace(_SQUASH_64, mean=HALF, std=HALF)
-_NATIVE_64 = replace(_HALF_64, mode="native", multiple=8)
-
-_VMAMBA = (VMambaConfig(dims=(32, 64, 128, 192), depths=(2, 4, 2, 1)), _SQUASH_64)
-_ROPE_VIT = (
-    RopeVitConfig(embed_dim=144, depth=6, num_heads=3, patch_size=8, img_size=64, layer_scale=None),
-    _SQUASH_64,
-)
-_FLEXI_VIT = (
-    FlexiVitConfig(embed_dim=144, depth=6, num_heads=3, patch_size=8, img_size=64, patch_sizes=(4, 8, 16)),
-    _HALF_64,
-)
-_NAFLEX_VIT = (
-    NaFlexVitConfig(embed_dim=144, depth=6, num_heads=3, patch_size=8, img_size=64, layer_scale=None),
-    _NATIVE_64,
-)
-_MAMBA1 = Mamba1Config(vocab_size=1024, d_model=128, n_layer=6)
-_MAMBA2 = Mamba2Config(vocab_size=1024, d_model=128, n_layer=6, d_state=64)
-_LLAMA = LlamaTextConfig(
-    vocab_size=1024, d_model=128, n_layer=5, n_head=4, n_kv_head=2, mlp_dim=256, rope_theta=10_000.0
-)
-
-_CLIMP = "CLIMP (Shabtay et al., ECCV 2026)"
-_MICRO: tuple[tuple[str, tuple[Any, ImagePreprocess], Any, str, str], ...] = (
-    ("climp-m1", _VMAMBA, _MAMBA1, "VMamba and Mamba-1", _CLIMP),
-    ("climp-m2", _VMAMBA, _MAMBA2, "VMamba and Mamba-2", _CLIMP),
-    ("rope-vit", _ROPE_VIT, _LLAMA, "RoPE-ViT and LLaMA", "Heo et al. 2024, arXiv:2403.13298"),
-    ("flexivit", _FLEXI_VIT, _LLAMA, "FlexiViT and LLaMA", "Beyer et al. 2023, arXiv:2212.08013"),
-    ("naflexvit", _NAFLEX_VIT, _LLAMA, "NaFlexViT and LLaMA", "Dehghani et al. 2023, arXiv:2307.06304"),
-    ("climp-llama", _VMAMBA, _LLAMA, "VMamba and LLaMA (ablation)", f"{_CLIMP}, Table 8"),
-    ("rope-vit-m1", _ROPE_VIT, _MAMBA1, "RoPE-ViT and Mamba-1 (ablation)", f"{_CLIMP}, Table 8"),
-    ("rope-vit-m2", _ROPE_VIT, _MAMBA2, "RoPE-ViT and Mamba-2 (ablation)", f"{_CLIMP}, Table 8"),
-)
-
 MODELS: Registry[ModelSpec] = Registry("model")
-for _family, (_image, _preprocess), _text, _description, _source in _MICRO:
-    _spec = ModelSpec(
-        family=_family,
-        scale="micro",
-        image=_image,
-        text=_text,
-        embed_dim=128,
-        preprocess=_preprocess,
-        tokenizer="scenes-bpe",
-        description=_description,
-        source=_source,
-    )
+for _spec in micro_models():
     MODELS.add(_spec.name, _spec)

@@ -8,13 +8,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 
-from climp_bench.errors import DataError, UsageError
+from climp_bench.errors import DataError, UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 END_TOKEN = "<|end|>"
 PAD_ID = 0
@@ -125,17 +130,43 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return Tokenizer(backend.to_str(pretty=True))
 
 
+def is_shipped(name: str) -> bool:
+    """Whether ``load`` knows the name."""
+    return _shipped(name).is_file()
+
+
 def load(name: str) -> Tokenizer:
     """The tokenizer shipped as ``tokenizers/{name}.json``.
 
     Raises:
         UsageError: there is none of that name.
     """
-    folder = files("climp_bench.models") / "tokenizers"
-    source = folder / f"{name}.json"
+    source = _shipped(name)
     if not source.is_file():
+        folder = files("climp_bench.models") / "tokenizers"
         known = sorted(f.name.removesuffix(".json") for f in folder.iterdir()) if folder.is_dir() else []
         raise UsageError(
             f"unknown tokenizer {name!r}", remedy=f"Known tokenizers: {', '.join(known) or 'none'}."
         )
     return Tokenizer(source.read_text(encoding="utf-8"))
+
+
+def load_file(path: Path) -> Tokenizer:
+    """The tokenizer in a ``tokenizer.json``, or in the folder that holds one.
+
+    Raises:
+        WeightsError: there is no such file, or it is not one of the ``tokenizers`` library.
+    """
+    path = path / "tokenizer.json" if path.is_dir() else path
+    try:
+        return Tokenizer(path.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises bare Exception
+        raise WeightsError(
+            f"not a readable tokenizer ({error})",
+            where=str(path),
+            remedy="Name a tokenizer.json of the `tokenizers` library.",
+        ) from error
+
+
+def _shipped(name: str) -> Traversable:
+    return files("climp_bench.models") / "tokenizers" / f"{name}.json"

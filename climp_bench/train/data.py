@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from climp_bench.errors import TrainingError
 from climp_bench.models import tokenizer
-from climp_bench.models.catalogue import ModelSpec
 from climp_bench.models.configs import FlexiVitConfig
+from climp_bench.models.spec import ModelSpec
 from climp_bench.specs import ImagePreprocess
 from climp_bench.train.config import HELD_OUT_FIRST, TrainConfig
 from climp_bench.train.pool import Arrays, CaptionPart, Part, PatchPart, PicturePart, native_sizes, open_part

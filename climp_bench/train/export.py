@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from climp_bench.data.scenes import SCENES_VERSION
-from climp_bench.models import weights
-from climp_bench.models.catalogue import ModelSpec
+from climp_bench.models import store
 from climp_bench.models.dual_encoder import DualEncoder
+from climp_bench.models.spec import ModelSpec
 from climp_bench.results.provenance import collect
 from climp_bench.train.config import HELD_OUT_FIRST, TrainConfig
 
@@ -39,9 +39,9 @@ def export(
     Raises:
         WeightsError: a weight is not finite, or writing fails.
     """
-    folder = out_dir / "weights" / weights.folder_name(spec)
+    folder = out_dir / "weights" / store.folder_name(spec)
     card = model_card(config, device=device, precision=precision, seconds=seconds, scores=scores)
-    weights.save(model, spec, folder, half=True, card=card)
+    store.save(model, spec, folder, half=True, card=card)
     return folder
 
 

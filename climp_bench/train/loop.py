@@ -16,7 +16,8 @@ import torch
 from climp_bench.errors import TrainingError
 from climp_bench.files import write_text
 from climp_bench.models.adapters import pick_device
-from climp_bench.models.catalogue import ModelSpec, build, find
+from climp_bench.models.catalogue import build, find
+from climp_bench.models.spec import ModelSpec
 from climp_bench.train import checkpoint
 from climp_bench.train.config import TrainConfig
 from climp_bench.train.data import Batch, Batches, Scenes, load_scenes
@@ -54,7 +55,7 @@ def train(
         pool_dir: folder of the pool of scenes, which runs can share; ``pool`` in ``out_dir`` by default.
 
     Returns:
-        The folder of the weights, as ``models.weights.open_folder`` reads it.
+        The folder of the weights, as ``models.store.open_folder`` reads it.
 
     Raises:
         TrainingError: the checkpoints are of another configuration or damaged; the loss is not finite; there

@@ -16,7 +16,7 @@ import typer
 
 from climp_bench.errors import ClimpError, TrainingError
 from climp_bench.files import write_text
-from climp_bench.models import weights
+from climp_bench.models import store
 from climp_bench.train.config import FAMILIES, MICRO, TrainConfig, micro
 from climp_bench.train.estimating import estimate
 from climp_bench.train.loop import METRICS, train
@@ -59,7 +59,7 @@ def train_micro(
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(folder, target)
         rows.append(_outcome(config, run))
-    weights.update_shipped_manifest(out / "shipped")
+    store.update_shipped_manifest(out / "shipped")
     return rows
 
 

@@ -144,7 +144,7 @@ def test_validate_and_check_find_faults(tmp_path: Path, pairs: Path) -> None:
 
 
 def test_a_damaged_weights_file_is_refused(tmp_path: Path) -> None:
-    from climp_bench.models.weights import SHIPPED
+    from climp_bench.models.store import SHIPPED
 
     store = tmp_path / "weights" / "rope-vit-micro"
     store.mkdir(parents=True)

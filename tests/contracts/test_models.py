@@ -15,8 +15,9 @@ from climp_bench.data.catalogue import DATASETS
 from climp_bench.files import sha256_file
 from climp_bench.models import tokenizer
 from climp_bench.models.card import SECTIONS
-from climp_bench.models.catalogue import MODELS, ModelSpec, build, operators
-from climp_bench.models.weights import CARD, FILES, MANIFEST, MODEL, SHIPPED, folder_name
+from climp_bench.models.catalogue import MODELS, build, operators
+from climp_bench.models.spec import ModelSpec
+from climp_bench.models.store import CARD, FILES, MANIFEST, MODEL, SHIPPED, folder_name
 from climp_bench.ops import dispatch, reference
 from tests.contracts.checks import card_fact, card_sections
 

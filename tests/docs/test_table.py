@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from climp_bench.models.weights import MANIFEST, MODEL, SHIPPED
+from climp_bench.models.store import MANIFEST, MODEL, SHIPPED
 from climp_bench.suite import load
 from tests.docs.table import END, ROOT, START, families, read_report, render_table, table_in
 

@@ -11,7 +11,8 @@ from unittest import mock
 from climp_bench.data.catalogue import DATASETS
 from climp_bench.data.transforms import to_tensor
 from climp_bench.models.adapters import CatalogueEncoder
-from climp_bench.models.weights import HOME_VARIABLE, resolve
+from climp_bench.models.store import HOME_VARIABLE
+from climp_bench.models.weights import resolve
 
 GOLDEN = Path(__file__).with_name("micro_embeddings.json")
 FAMILIES = ("climp-m1", "climp-m2", "rope-vit", "flexivit", "naflexvit")

@@ -12,7 +12,8 @@ import torch
 
 from climp_bench.errors import UsageError
 from climp_bench.models import catalogue
-from climp_bench.models.catalogue import MODELS, ModelSpec, Tower, build, describe, find, operators
+from climp_bench.models.catalogue import MODELS, Tower, build, describe, find, operators
+from climp_bench.models.spec import ModelSpec
 from climp_bench.models.tokenizer import load as load_tokenizer
 from climp_bench.registry import Registry
 from climp_bench.specs import HALF, IMAGENET_MEAN, IMAGENET_STD, ImagePreprocess

@@ -16,12 +16,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from climp_bench.errors import UsageError, WeightsError
-from climp_bench.models import catalogue, weights
+from climp_bench.models import catalogue
+from climp_bench.models import store as stores
 from climp_bench.models.card import render_card
-from climp_bench.models.catalogue import ModelSpec, build
+from climp_bench.models.catalogue import build
 from climp_bench.models.configs import FlexiVitConfig, LlamaTextConfig
 from climp_bench.models.dual_encoder import DualEncoder
-from climp_bench.models.weights import WeightsRef, load, locate, open_folder, resolve, save
+from climp_bench.models.spec import ModelSpec
+from climp_bench.models.store import WeightsRef, locate, open_folder, save
+from climp_bench.models.weights import load, resolve
 from climp_bench.registry import Registry
 from climp_bench.specs import ImagePreprocess
 
@@ -46,7 +49,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         registry.add(f"pea@{scale}", dataclasses.replace(SPEC, scale=scale))
     monkeypatch.setattr(catalogue, "MODELS", registry)
     monkeypatch.setattr(catalogue, "entry_points", lambda group: [])
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(stores, "SHIPPED", tmp_path / "shipped")
     monkeypatch.setenv("CLIMP_BENCH_HOME", str(tmp_path / "home"))
     (tmp_path / "shipped").mkdir()
     catalogue._load_entry_points.cache_clear()
@@ -143,7 +146,7 @@ def test_a_failed_save_keeps_what_was_there(
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weights, "save_file", full_disk)
+    monkeypatch.setattr(stores, "save_file", full_disk)
     with pytest.raises(
         WeightsError, match=r"cannot be written.*No space left.*what was there before is kept"
     ):
@@ -285,7 +288,7 @@ def test_the_users_store_comes_before_the_shipped_one(
     assert locate(SPEC) is None
     shipped = save(build(SPEC, seed=8), SPEC, tmp_path / "shipped" / "pea-micro", half=True, card={})
     assert locate(SPEC) is None, "unlisted in the manifest, so not yet shipped"
-    weights.update_shipped_manifest(tmp_path / "shipped")
+    stores.update_shipped_manifest(tmp_path / "shipped")
     found = locate(SPEC)
     assert found is not None
     assert (found.source, found.digest, found.directory) == ("shipped", shipped.digest, shipped.directory)
@@ -298,24 +301,24 @@ def test_the_users_store_comes_before_the_shipped_one(
 def test_the_shipped_manifest(model: DualEncoder, tmp_path: Path) -> None:
     shipped = tmp_path / "shipped"
     first = save(model, SPEC, shipped / "pea-micro", half=True, card={})
-    weights.update_shipped_manifest(shipped)
+    stores.update_shipped_manifest(shipped)
     assert not (first.directory / "manifest.json").exists()
     small = dataclasses.replace(SPEC, scale="small")
     save(model, small, shipped / "pea-small", half=True, card={})
-    path = weights.update_shipped_manifest(shipped)
+    path = stores.update_shipped_manifest(shipped)
     table = json.loads(path.read_text())
     assert path == shipped / "manifest.json"
     assert list(table) == ["pea-micro", "pea-small"]
     assert table["pea-micro"]["model.safetensors"]["sha256"] == first.digest
     shutil.rmtree(shipped / "pea-small")
-    assert list(json.loads(weights.update_shipped_manifest(shipped).read_text())) == ["pea-micro"]
+    assert list(json.loads(stores.update_shipped_manifest(shipped).read_text())) == ["pea-micro"]
 
 
 def test_shipping_checks_what_it_ships(model: DualEncoder, tmp_path: Path) -> None:
     ref = save(model, SPEC, tmp_path / "shipped" / "pea-micro", half=True, card={})
     (ref.directory / "README.md").write_text("changed")
     with pytest.raises(WeightsError, match=r"README\.md: the file has 7 bytes"):
-        weights.update_shipped_manifest(tmp_path / "shipped")
+        stores.update_shipped_manifest(tmp_path / "shipped")
     assert (ref.directory / "manifest.json").exists()
 
 
@@ -350,7 +353,7 @@ def test_resolve_takes_what_is_named(model: DualEncoder, store: Path) -> None:
 
 def test_the_store_without_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLIMP_BENCH_HOME")
-    path = weights.user_store()
+    path = stores.user_store()
     assert path.name == "weights"
     assert "climp-bench" in str(path)
     assert path.is_absolute()

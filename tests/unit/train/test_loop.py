@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from climp_bench.errors import TrainingError
-from climp_bench.models import weights
+from climp_bench.models import store, weights
 from climp_bench.models.catalogue import find
 from climp_bench.train import (
     FAMILIES,
@@ -159,13 +159,13 @@ def test_a_finished_run_is_only_exported_again(whole: Path, pool: Path, tiny: Ma
     steps = Acts(6, lambda: pytest.fail("a step was taken"))
     folder = run(tiny(), whole, pool, progress=steps)
     assert losses(whole) == before
-    assert weights.open_folder(folder).digest
+    assert store.open_folder(folder).digest
 
 
 def test_the_weights_are_half_of_the_checkpoint_and_the_card_tells(
     whole: Path, pool: Path, tiny: Make
 ) -> None:
-    ref = weights.open_folder(whole / "weights" / "rope-vit-micro")
+    ref = store.open_folder(whole / "weights" / "rope-vit-micro")
     model = weights.load(find("rope-vit", "micro"), ref)
     kept = {key[6:]: value for key, value in final(whole).items() if key.startswith("model.")}
     for key, tensor in model.state_dict().items():
@@ -255,7 +255,7 @@ def test_training_lowers_the_loss(tmp_path: Path, pool: Path, tiny: Make) -> Non
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "rope-vit"])
 def test_every_family_trains(tmp_path: Path, pool: Path, tiny: Make, family: str) -> None:
     folder = run(tiny(family, samples=24, precision="bf16"), tmp_path, pool)
-    assert weights.load(find(family, "micro"), weights.open_folder(folder))
+    assert weights.load(find(family, "micro"), store.open_folder(folder))
 
 
 def test_an_estimate_scales_what_it_measures(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:

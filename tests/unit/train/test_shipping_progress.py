@@ -10,8 +10,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from climp_bench.data.scenes import TASKS
+from climp_bench.models import store, weights
 from climp_bench.models import tokenizer as tokenizers
-from climp_bench.models import weights
 from climp_bench.models.catalogue import find
 from climp_bench.train import config as configs
 from climp_bench.train import estimating, progress, shipping
@@ -47,8 +47,8 @@ def test_the_micro_models_come_out_as_the_package_ships_them(
     assert [line.split()[:2] for line in output.splitlines()[-3:]] == [
         ["family", "steps"], ["rope-vit", "2"], ["flexivit", "2"],
     ]  # fmt: skip
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "shipped")
-    monkeypatch.setenv(weights.HOME_VARIABLE, str(tmp_path / "nothing"))
+    monkeypatch.setattr(store, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setenv(store.HOME_VARIABLE, str(tmp_path / "nothing"))
     for family in ("rope-vit", "flexivit"):
         choice = weights.resolve(family)
         assert choice.ref is not None and choice.ref.source == "shipped"

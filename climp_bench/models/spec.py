@@ -1,0 +1,89 @@
+"""What a model is, as plain data: its towers, its input, and where others publish its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from climp_bench.specs import ImagePreprocess
+
+SCALES = ("micro", "tiny", "small", "base-s1l20", "base")
+"""Smallest first. ``base-s1l20`` is VMamba-Base with narrow scans, an alternative to the paper's ``base``."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A published file.
+
+    Attributes:
+        repo: repository on the Hugging Face hub; "" if it is published elsewhere.
+        filename: the file's path in the repository.
+        licence: as its publisher states it.
+        revision: commit that is pinned; None where none has been read yet: then the commit that the default
+            branch stands at is looked up, shown, and recorded with the weights.
+        gated: whether its terms must be accepted on the hub first.
+        url: where it is, if not on the hub.
+    """
+
+    repo: str
+    filename: str
+    licence: str
+    revision: str | None = None
+    gated: bool = False
+    url: str = ""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the parts of a model are published; None for what is not.
+
+    Attributes:
+        weights: the trained dual encoder.
+        image: an image tower to start training from.
+        text: a text tower to start training from.
+        tokenizer: the ``tokenizer.json`` of the text tower.
+    """
+
+    weights: Source | None = None
+    image: Source | None = None
+    text: Source | None = None
+    tokenizer: Source | None = None
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model: everything needed to build it, feed it and name it.
+
+    Attributes:
+        family: the pair of towers, such as ``climp-m1``.
+        scale: one of ``SCALES``.
+        image: configuration of the image tower; its class decides which tower is built.
+        text: configuration of the text tower.
+        embed_dim: dimensions of the shared space.
+        preprocess: how a decoded image becomes the image tower's input.
+        tokenizer: name of the tokenizer: one that is shipped, for ``tokenizer.load``, or else one whose
+            ``tokenizer.json`` lies beside the weights.
+        description: one line for listings.
+        source: the paper that the family comes from.
+        origin: where weights, initial weights and the tokenizer are published.
+    """
+
+    family: str
+    scale: str
+    image: Any
+    text: Any
+    embed_dim: int
+    preprocess: ImagePreprocess
+    tokenizer: str
+    description: str
+    source: str = ""
+    origin: Origin = Origin()
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES or "@" in self.family:
+            raise ValueError(f"{self.family!r} at {self.scale!r}: the scale must be one of {SCALES}")
+
+    @property
+    def name(self) -> str:
+        """``family@scale``."""
+        return f"{self.family}@{self.scale}"
