@@ -34,6 +34,13 @@ def show_error(error: ClimpError) -> None:
         err.print(error.remedy, highlight=False, markup=False, soft_wrap=True)
 
 
+def no_download_bars() -> None:
+    """Keep huggingface_hub from drawing its progress bars."""
+    from huggingface_hub import utils
+
+    utils.disable_progress_bars()  # type: ignore[attr-defined] # public, but not in its __all__
+
+
 def print_json(value: Any) -> None:
     """Strict JSON on stdout."""
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

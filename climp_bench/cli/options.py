@@ -9,7 +9,11 @@ import typer
 
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", "-m", help="Model, FAMILY or FAMILY@SCALE; repeat for more. Default: all five."),
+    typer.Option(
+        "--model",
+        "-m",
+        help="FAMILY[@SCALE], open_clip:ARCH/PRETRAINED or hf:REPO; repeat for more. Default: all five.",
+    ),
 ]
 Scale = Annotated[
     str | None,
@@ -42,6 +46,17 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap 
 Retrain = Annotated[
     bool, typer.Option("--retrain", help="Train the models here first, even if weights are there.")
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", help="Weights of the one --model: PATH, or hf:REPO, in place of stored ones."),
+]
+TokenizerFile = Annotated[
+    Path | None, typer.Option("--tokenizer", help="The tokenizer.json that goes with those weights.")
+]
+RandomWeights = Annotated[
+    bool, typer.Option("--random-weights", help="Initial weights where there are none; scores mean nothing.")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Never ask the network; use what is here.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
 

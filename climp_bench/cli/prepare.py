@@ -1,53 +1,145 @@
-"""From model names to encoders: choose weights, say what was chosen, train what has none."""
+"""From model names to encoders: choose weights, say what was chosen, fetch or train what has none."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from climp_bench.cli import console
-from climp_bench.errors import UsageError
+from climp_bench.errors import UsageError, WeightsError
 from climp_bench.models.adapters import DTYPES, CatalogueEncoder, Encoder, pick_device
-from climp_bench.models.weights import Choice, resolve
+from climp_bench.models.weights import Choice, RandomWeights, resolve, ways_to_get
 from climp_bench.registry import unknown
 
 FAMILIES = ("climp-m1", "climp-m2", "rope-vit", "flexivit", "naflexvit")
 
 
-def make_encoders(
-    names: Sequence[str] | None, scale: str | None, device: str, dtype: str, *, retrain: bool, quiet: bool
-) -> list[Encoder]:
-    """One encoder per named model (default: the five families).
+@dataclass(frozen=True)
+class Selection:
+    """What the command line says of models.
 
-    A model without weights at scale micro is trained first, on the embedded data; at a larger scale that is
-    an error, because it takes real data.
+    Attributes:
+        names: models; none is the five families.
+        scale: of every name that has none of its own.
+        device, dtype: where and in which precision they run.
+        weights: a path or ``hf:REPO`` for the one named model, in place of stored weights.
+        tokenizer: a ``tokenizer.json`` that goes with ``weights``.
+        random_weights: use initial weights where there are none.
+        offline: never ask the hub.
+        retrain: train the micro models here first.
+        quiet: no notes.
+    """
+
+    names: Sequence[str] | None = None
+    scale: str | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    weights: str | None = None
+    tokenizer: Path | None = None
+    random_weights: bool = False
+    offline: bool = False
+    retrain: bool = False
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise unknown("dtype", self.dtype, DTYPES)
+        if self.weights and len(self.names or FAMILIES) != 1:
+            remedy = "Name one: --model climp-m1@base --weights PATH."
+            raise UsageError("it goes with one model", where="--weights", remedy=remedy)
+        if self.tokenizer and not self.weights:
+            remedy = (
+                "Add --weights PATH, or store both: `climp-bench models import NAME PATH --tokenizer FILE`."
+            )
+            raise UsageError("it goes with --weights", where="--tokenizer", remedy=remedy)
+
+
+def make_encoders(selection: Selection) -> list[Encoder]:
+    """One encoder per named model.
+
+    Without weights, a model of scale micro is trained first, on the embedded data; one whose scale was named
+    outright is fetched if its weights are published, and so is nothing else.
 
     Raises:
-        UsageError: an unknown model, scale or dtype. BackendError: no such device.
+        UsageError: an unknown model, scale or dtype. WeightsError: there are no weights.
+        BackendError: no such device.
     """
-    if dtype not in DTYPES:
-        raise unknown("dtype", dtype, DTYPES)
-    where = pick_device(device)
+    device = pick_device(selection.device)
     encoders: dict[str, Encoder] = {}
-    for name in names or FAMILIES:
-        choice = resolve(name, scale)
-        if choice.spec.name in encoders:
-            continue
-        if not quiet:
-            console.note(choice.reason)
-        if choice.ref is None or retrain:
-            choice = _train(choice, where, quiet, fresh=retrain)
-        encoders[choice.spec.name] = CatalogueEncoder(choice, where, dtype)
+    for name in selection.names or FAMILIES:
+        encoder = _encoder(name, replace(selection, device=device))
+        encoders.setdefault(encoder.name, encoder)
     return list(encoders.values())
 
 
-def _train(choice: Choice, device: str, quiet: bool, *, fresh: bool) -> Choice:
-    from climp_bench.cli.train import train_model
+def _encoder(name: str, selection: Selection) -> Encoder:
+    from climp_bench.models.peers import is_peer, open_peer
 
-    if choice.spec.scale != "micro":
-        raise UsageError(
-            f"{choice.spec.name} has no weights in the store",
-            where="--model",
-            remedy="Use --scale micro, or train it: `climp-bench train --help`.",
+    if is_peer(name):
+        if selection.weights:
+            remedy = "Name them in the model: open_clip:ARCH/PATH or hf:PATH."
+            raise UsageError("a peer brings its own weights", where="--weights", remedy=remedy)
+        return open_peer(
+            name,
+            selection.device,
+            selection.dtype,
+            random_weights=selection.random_weights,
+            offline=selection.offline,
         )
-    train_model(choice.spec, device=device, quiet=quiet, resume=not fresh)
-    return resolve(choice.spec.name)
+    choice = _choose(name, selection)
+    _say(choice.reason, selection)
+    if choice.ref is None or selection.retrain:
+        choice = _obtain(choice, name, selection)
+    return CatalogueEncoder(choice, selection.device, selection.dtype)
+
+
+def _choose(name: str, selection: Selection) -> Choice:
+    choice = resolve(name, selection.scale)
+    spec = choice.spec
+    if selection.weights:
+        from climp_bench.models.acquire import open_weights
+
+        ref = open_weights(
+            selection.weights,
+            spec,
+            tokenizer=selection.tokenizer,
+            offline=selection.offline,
+            announce=_announcer(selection),
+        )
+        return Choice(spec, ref, f"{spec.name}: weights of {ref.source}, as asked")
+    if choice.ref is None and selection.random_weights:
+        return Choice(spec, RandomWeights(), f"{spec.name}: random weights, as asked; scores mean nothing")
+    return choice
+
+
+def _obtain(choice: Choice, name: str, selection: Selection) -> Choice:
+    """Weights for a model that has none: trained at scale micro, fetched if asked for outright."""
+    spec = choice.spec
+    if spec.scale == "micro":
+        from climp_bench.cli.train import train_model
+
+        train_model(spec, device=selection.device, quiet=selection.quiet, resume=not selection.retrain)
+        return resolve(spec.name)
+    if selection.retrain:
+        raise UsageError(
+            "the embedded data trains scale micro only", where="--retrain", remedy="Use --scale micro."
+        )
+    if spec.origin.weights is None:
+        raise WeightsError("it has no weights here", where=spec.name, remedy=ways_to_get(spec))
+    from climp_bench.models.acquire import pull
+
+    pull(spec, offline=selection.offline, announce=_announcer(selection))
+    return resolve(spec.name)
+
+
+def _announcer(selection: Selection) -> Callable[[str], None]:
+    """Tells what is fetched before it is."""
+    if selection.quiet:
+        console.no_download_bars()
+    return lambda text: _say(f"Fetching {text}", selection)
+
+
+def _say(text: str, selection: Selection) -> None:
+    if not selection.quiet:
+        console.note(text)

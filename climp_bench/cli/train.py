@@ -30,6 +30,12 @@ def train(
     ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of weights and order.")] = 0,
+    init_image: Annotated[
+        str | None, typer.Option("--init-image", help="Checkpoint that the image tower starts from.")
+    ] = None,
+    init_text: Annotated[
+        str | None, typer.Option("--init-text", help="Checkpoint that the text tower starts from.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run. Default: the user's data folder.")
     ] = None,
@@ -53,7 +59,8 @@ def train(
     from climp_bench.models.catalogue import find
 
     spec = find(family, None if "@" in family else scale)
-    options = {"samples": samples, "batch_size": batch_size, "pool_size": pool_size, "lr": lr, "seed": seed}
+    options = {"samples": samples, "batch_size": batch_size, "pool_size": pool_size, "lr": lr, "seed": seed,
+               "init_image": init_image, "init_text": init_text}  # fmt: skip
     chosen = {key: value for key, value in options.items() if value is not None}
     train_model(spec, device=device, quiet=quiet, resume=not fresh, out=out, options=chosen)
 
@@ -65,7 +72,7 @@ def train_model(
     quiet: bool,
     resume: bool,
     out: Path | None = None,
-    options: dict[str, float] | None = None,
+    options: dict[str, float | str] | None = None,
 ) -> Path:
     """Train ``spec`` on scenes and install the weights into the user's store; returns their folder.
 

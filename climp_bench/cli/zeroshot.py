@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
-from climp_bench.cli import console
 from climp_bench.cli import options as opt
-
-if TYPE_CHECKING:
-    from climp_bench.run.execute import Outcome
-    from climp_bench.suite import Suite
 
 
 def zeroshot(
@@ -29,6 +23,10 @@ def zeroshot(
     workers: opt.Workers = None,
     seed: opt.Seed = 0,
     retrain: opt.Retrain = False,
+    weights: opt.Weights = None,
+    tokenizer: opt.TokenizerFile = None,
+    random_weights: opt.RandomWeights = False,
+    offline: opt.Offline = False,
     json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -44,51 +42,22 @@ def zeroshot(
       climp-bench zeroshot --model climp-m1 --model rope-vit --suite smoke
 
       climp-bench zeroshot --data-root ~/data --suite my-suite.toml
+
+      climp-bench zeroshot --model climp-m1 --scale base --device cuda
+
+      climp-bench zeroshot --model climp-m1@micro --model open_clip:ViT-B-32/laion2b_s34b_b79k
     """
-    from climp_bench.cli.prepare import make_encoders
-    from climp_bench.data.catalogue import check_roots
+    from climp_bench.cli.evaluate import run_suites
+    from climp_bench.cli.prepare import Selection
     from climp_bench.embed.cache import default_root
-    from climp_bench.report.page import write_report
-    from climp_bench.run.execute import execute
-    from climp_bench.run.plan import Settings, make_plan
-    from climp_bench.suite import load_all
+    from climp_bench.run.plan import Settings
 
-    suites = load_all(suite or ["embedded"])
-    check_roots(data_root or ())
-    encoders = make_encoders(model, scale, device, dtype, retrain=retrain, quiet=quiet or json)
+    selection = Selection(
+        names=model, scale=scale, device=device, dtype=dtype, weights=weights, tokenizer=tokenizer,
+        random_weights=random_weights, offline=offline, retrain=retrain, quiet=quiet or json,
+    )  # fmt: skip
     settings = Settings(
-        out=out,
-        cache=cache or default_root(),
-        data_roots=tuple(data_root or ()),
-        fresh=fresh,
-        workers=opt.default_workers(workers),
-        seed=seed,
-        debug=context.obj["debug"],
-    )
-    plan = make_plan(encoders, suites)
-    with console.watch(len(plan.jobs), quiet or json) as watcher:
-        outcome = execute(plan, settings, watcher)
-    files = [path for s in suites for path in write_report(outcome.records, s.name, "zeroshot", out)]
-    if json:
-        console.print_json([record.model_dump(mode="json") for record in outcome.records])
-    else:
-        _show(outcome, suites, files, quiet)
-    _exit(outcome)
-
-
-def _show(outcome: Outcome, suites: list[Suite], files: list[Path], quiet: bool) -> None:
-    from climp_bench.cli.tables import show_scores
-
-    for suite in suites:
-        show_scores(outcome.records, suite.name)
-    if not quiet:
-        reused = f", {outcome.reused} of them from an earlier run (--fresh measures again)"
-        console.note(
-            f"{outcome.done} evaluations{reused if outcome.reused else ''}, {outcome.failed} failed."
-        )
-        console.note("Written: " + ", ".join(str(path) for path in files))
-
-
-def _exit(outcome: Outcome) -> None:
-    if outcome.failed:
-        raise typer.Exit(3 if outcome.done else 1)
+        out=out, cache=cache or default_root(), data_roots=tuple(data_root or ()), fresh=fresh,
+        workers=opt.default_workers(workers), seed=seed, debug=context.obj["debug"],
+    )  # fmt: skip
+    run_suites("zeroshot", suite or ["embedded"], selection, settings, json=json)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ from climp_bench.embed.lanes import open_lanes
 from climp_bench.embed.loading import load_blocks
 from climp_bench.errors import CacheError, ClimpError, MetricError
 from climp_bench.models.adapters import Encoder
+
+if TYPE_CHECKING:
+    import torch
 
 Array = npt.NDArray[np.float32]
 Progress = Callable[[int], None]
@@ -46,9 +50,16 @@ def image_key(dataset: Dataset, encoder: Encoder) -> EmbeddingKey:
     return _key(
         "image",
         encoder,
-        json.dumps(asdict(encoder.preprocess), sort_keys=True),
+        _image_transform(encoder),
         digest_texts([str(part) for part in data]),
     )
+
+
+def _image_transform(encoder: Encoder) -> str:
+    described = asdict(encoder.preprocess)
+    if encoder.own_transform is not None:
+        described["own_transform"] = encoder.own_transform.description
+    return json.dumps(described, sort_keys=True)
 
 
 def text_key(texts: Sequence[str], encoder: Encoder) -> EmbeddingKey:
@@ -204,10 +215,17 @@ def _encode_all(
                 yield batch.part, encoder, np.concatenate(rows.pop(key))
 
 
-def _encode(dataset: Dataset, indices: range, images: Sequence[Image], encoder: Encoder) -> Array:
+def prepare(image: Image, encoder: Encoder) -> torch.Tensor:
+    """uint8 (H, W, 3) -> float32 (3, h, w) as ``encoder`` wants it: by its own transform if it has one."""
+    if encoder.own_transform is not None:
+        return encoder.own_transform.apply(image)
     from climp_bench.data.transforms import to_tensor
 
-    rows = encoder.encode_images([to_tensor(image, encoder.preprocess) for image in images])
+    return to_tensor(image, encoder.preprocess)
+
+
+def _encode(dataset: Dataset, indices: range, images: Sequence[Image], encoder: Encoder) -> Array:
+    rows = encoder.encode_images([prepare(image, encoder) for image in images])
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if bad.size:
         item = dataset.item_id(indices[int(bad[0])])

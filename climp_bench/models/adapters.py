@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,9 +25,23 @@ if TYPE_CHECKING:
     from climp_bench.models.weights import Choice
 
 Array = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
 DTYPES = ("float32", "bfloat16", "float16")
-_LOADING = threading.Lock()
+LOADING = threading.Lock()
 """Held while weights are read: building a model borrows torch's random state."""
+
+
+@dataclass(frozen=True)
+class OwnTransform:
+    """Preprocessing that a model brings along, used in place of ``data.transforms``.
+
+    Attributes:
+        description: everything that shapes its output, as text; part of the embedding key.
+        apply: uint8 RGB image (H, W, 3) -> float32 tensor (3, h, w). Several threads call it at once.
+    """
+
+    description: str
+    apply: Callable[[Pixels], torch.Tensor]
 
 
 class Encoder(ABC):
@@ -35,22 +50,25 @@ class Encoder(ABC):
     On a CPU several threads encode at once with the same encoder.
 
     Attributes:
-        family, scale: which model.
+        family, scale: which model; another library's model has its whole name as family and no scale.
         weights_digest: sha256 of the weights file.
         weights_source: ``shipped``, ``trained``, ... as the weights store says.
-        preprocess: how it wants its images.
+        preprocess: how it wants its images. With ``own_transform`` only a description, but for ``size``: what
+            images are decoded or drawn for.
+        own_transform: its own preprocessing, or None where ``preprocess`` says it all.
         text_transform: digest of the tokenizer and its settings.
         device: ``cpu`` or ``cuda``.
         dtype: dtype of the computation (embeddings are float32 whatever it is).
-        backends: compute backend of every operator that has a choice.
+        backends: compute backend of every operator that has a choice; another library by its version.
         gpu: name of the accelerator, or None.
     """
 
     family: str
-    scale: str
+    scale: str | None
     weights_digest: str
     weights_source: str
     preprocess: ImagePreprocess
+    own_transform: OwnTransform | None = None
     text_transform: str
     device: str
     dtype: str
@@ -59,8 +77,8 @@ class Encoder(ABC):
 
     @property
     def name(self) -> str:
-        """``family@scale``."""
-        return f"{self.family}@{self.scale}"
+        """``family@scale``, or the family of a model without scales."""
+        return self.family if self.scale is None else f"{self.family}@{self.scale}"
 
     @abstractmethod
     def encode_images(self, images: Sequence[torch.Tensor]) -> Array:
@@ -68,11 +86,19 @@ class Encoder(ABC):
 
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, never truncated."""
+        """Token ids of each text; cut only where the model's own tokenizer has a length that it cuts at."""
 
     @abstractmethod
     def encode_tokens(self, tokens: Sequence[list[int]]) -> Array:
         """Token ids -> unit-norm float32 (B, P)."""
+
+    def autocast(self) -> torch.autocast:
+        """The context that a forward pass runs in: ``dtype``, or float32 untouched."""
+        import torch
+
+        enabled = self.dtype != "float32"
+        dtype = getattr(torch, self.dtype) if enabled else torch.bfloat16
+        return torch.autocast(self.device, dtype=dtype, enabled=enabled)
 
 
 class CatalogueEncoder(Encoder):
@@ -97,17 +123,15 @@ class CatalogueEncoder(Encoder):
         self.preprocess = choice.spec.preprocess
         self.device, self.dtype = device, dtype
         self._model: DualEncoder | None = None
-        from climp_bench.models.tokenizer import load as load_tokenizer
-
-        self._tokenizer = load_tokenizer(choice.spec.tokenizer)
+        self._tokenizer = choice.ref.tokenizer(choice.spec)
         self.text_transform = f"{choice.spec.tokenizer}:{self._tokenizer.digest}"
         self.backends = _backends(choice.spec, device)
-        self.gpu = _gpu_name(device)
+        self.gpu = gpu_name(device)
 
     @property
     def model(self) -> DualEncoder:
         """The dual encoder in evaluation mode on its device."""
-        with _LOADING:
+        with LOADING:
             if self._model is None:
                 from climp_bench.models.weights import load
 
@@ -124,8 +148,8 @@ class CatalogueEncoder(Encoder):
 
             packed = pack_images(list(images), self.preprocess.multiple)
             batch = {name: tensor.to(self.device) for name, tensor in packed.items()}
-        with torch.inference_mode(), self._autocast():
-            return _to_numpy(self.model.encode_image(batch))
+        with torch.inference_mode(), self.autocast():
+            return to_numpy(self.model.encode_image(batch))
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return self._tokenizer.encode(texts)
@@ -134,18 +158,12 @@ class CatalogueEncoder(Encoder):
         import torch
 
         ids, lengths = self._tokenizer.pad(list(tokens))
-        with torch.inference_mode(), self._autocast():
-            return _to_numpy(self.model.encode_text(ids.to(self.device), lengths.to(self.device)))
-
-    def _autocast(self) -> torch.autocast:
-        import torch
-
-        enabled = self.dtype != "float32"
-        dtype = getattr(torch, self.dtype) if enabled else torch.bfloat16
-        return torch.autocast(self.device, dtype=dtype, enabled=enabled)
+        with torch.inference_mode(), self.autocast():
+            return to_numpy(self.model.encode_text(ids.to(self.device), lengths.to(self.device)))
 
 
-def _gpu_name(device: str) -> str | None:
+def gpu_name(device: str) -> str | None:
+    """Name of the accelerator, None for ``cpu``."""
     if device == "cpu":
         return None
     import torch
@@ -178,6 +196,7 @@ def _backends(spec: ModelSpec, device: str) -> dict[str, str]:
     return {op: resolve(op, device)[1] for op in operators(spec)}
 
 
-def _to_numpy(embeddings: torch.Tensor) -> Array:
+def to_numpy(embeddings: torch.Tensor) -> Array:
+    """A float32 array of embeddings that lie on any device, in any dtype."""
     rows: Array = embeddings.detach().to("cpu").float().numpy()
     return rows

@@ -28,7 +28,7 @@ from climp_bench.models.mamba1 import Mamba1Config
 from climp_bench.models.mamba2 import Mamba2Config
 from climp_bench.models.spec import SCALES, ModelSpec
 from climp_bench.models.vmamba import VMambaConfig
-from climp_bench.models.zoo import micro_models
+from climp_bench.models.zoo import micro_models, paper_models
 from climp_bench.registry import Registry, unknown
 
 ENTRY_POINT_GROUP = "climp_bench.models"
@@ -132,7 +132,7 @@ def build(spec: ModelSpec, seed: int | None = None) -> DualEncoder:
         UsageError: no tower is registered for one of the configurations.
     """
     if seed is None:
-        return DualEncoder(_make(spec.image), _make(spec.text), spec.embed_dim)
+        return DualEncoder(build_tower(spec.image), build_tower(spec.text), spec.embed_dim)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build(spec)
@@ -140,12 +140,21 @@ def build(spec: ModelSpec, seed: int | None = None) -> DualEncoder:
 
 def describe(spec: ModelSpec) -> ModelSize:
     """Count the parameters of ``spec`` without allocating them."""
+    (image, image_dim), (text, text_dim) = _tower_size(spec.image), _tower_size(spec.text)
+    projections = (image_dim + 1 + text_dim + 1) * spec.embed_dim
+    return ModelSize(image=image, text=text, total=image + text + projections + 1)
+
+
+@cache
+def _tower_size(config: Any) -> tuple[int, int]:
+    """Parameters and output dimensions of a tower; many models share one."""
     with torch.device("meta"):
-        model = build(spec)
-    return ModelSize(image=_count(model.vision_encoder), text=_count(model.text_encoder), total=_count(model))
+        tower = build_tower(config)
+    return count_parameters(tower), cast(int, tower.out_dim)
 
 
-def _count(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
+    """Number of parameters, wherever they live."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -165,7 +174,8 @@ def _tower_of(config: Any) -> Tower:
         ) from None
 
 
-def _make(config: Any) -> nn.Module:
+def build_tower(config: Any) -> nn.Module:
+    """One freshly initialised tower. Raises ``UsageError`` if none is registered for ``config``'s class."""
     module, _, name = _tower_of(config).target.partition(":")
     return cast(nn.Module, getattr(import_module(module), name)(config))
 
@@ -202,5 +212,5 @@ def _load_entry_points() -> int:
 
 
 MODELS: Registry[ModelSpec] = Registry("model")
-for _spec in micro_models():
+for _spec in (*micro_models(), *paper_models()):
     MODELS.add(_spec.name, _spec)

@@ -49,9 +49,11 @@ class FlexiVitConfig:
         depth: number of blocks.
         num_heads: attention heads.
         patch_size: side of the stored patch-embedding weights, and the default patch, in pixels.
-        img_size: side of the training image in pixels.
+        img_size: the learned position table covers ``(img_size / patch_size)**2`` patches and is
+            resampled to the grid of each image.
         mlp_ratio: hidden over outer width of the MLP.
-        patch_sizes: the patch sizes that training draws from; each must divide ``img_size``.
+        patch_sizes: the patch sizes that training draws from; each must divide the training image, whose
+            size the model's preprocessing says. These are the paper's, for 240 pixels.
     """
 
     embed_dim: int
@@ -90,6 +92,27 @@ class NaFlexVitConfig:
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """How LLaMA 3.1 and later stretch their rotary positions, rope type ``llama3`` of transformers.
+
+    With w the wavelength of a frequency in tokens and c ``context``: frequencies with w under
+    ``c / high_freq_factor`` stay, those with w over ``c / low_freq_factor`` are divided by ``factor``, those
+    between are blended linearly in c / w. This holds for texts of any length, short captions too.
+
+    Attributes:
+        factor: divisor of the low frequencies.
+        low_freq_factor: wavelengths in ``context`` of the fastest frequency that is divided in full.
+        high_freq_factor: wavelengths in ``context`` of the slowest frequency that stays.
+        context: length of the text before stretching, in tokens.
+    """
+
+    factor: float
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    context: int = 8192
+
+
+@dataclass(frozen=True)
 class LlamaTextConfig:
     """A causal text tower with the LLaMA-3.2 architecture (Grattafiori et al. 2024, arXiv:2407.21783).
 
@@ -103,6 +126,7 @@ class LlamaTextConfig:
         n_kv_head: key and value heads; divides ``n_head``.
         mlp_dim: hidden width of the SwiGLU MLP.
         rope_theta: base of the rotary frequencies.
+        rope_scaling: how they are stretched, or None for not at all.
     """
 
     vocab_size: int
@@ -112,3 +136,4 @@ class LlamaTextConfig:
     n_kv_head: int
     mlp_dim: int
     rope_theta: float = 500_000.0
+    rope_scaling: RopeScaling | None = None

@@ -7,9 +7,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from climp_bench.models.configs import LlamaTextConfig
+from climp_bench.models.configs import LlamaTextConfig, RopeScaling
 
 __all__ = ["LlamaText", "LlamaTextConfig"]
+
+_MAX_POSITIONS = 131_072
+"""LLaMA-3.2's. It limits nothing here, but transformers warns where it is below the scaling's context."""
 
 
 class LlamaText(nn.Module):
@@ -37,6 +40,8 @@ class LlamaText(nn.Module):
             "num_key_value_heads": config.n_kv_head,
             "rms_norm_eps": 1e-5,
             "rope_theta": config.rope_theta,  # transformers 5 moves it into rope_parameters itself
+            "rope_scaling": _rope_scaling(config.rope_scaling),
+            "max_position_embeddings": _MAX_POSITIONS,
             "use_cache": False,
             "pad_token_id": None,
             "bos_token_id": None,
@@ -58,3 +63,16 @@ class LlamaText(nn.Module):
     def forward_features(self, ids_BL: Tensor) -> Tensor:
         """Features of every token after the final norm, (B, L, D)."""
         return cast(Tensor, self.model(input_ids=ids_BL, use_cache=False).last_hidden_state)
+
+
+def _rope_scaling(scaling: RopeScaling | None) -> dict[str, Any] | None:
+    """The scaling in transformers' words."""
+    if scaling is None:
+        return None
+    return {
+        "rope_type": "llama3",
+        "factor": scaling.factor,
+        "low_freq_factor": scaling.low_freq_factor,
+        "high_freq_factor": scaling.high_freq_factor,
+        "original_max_position_embeddings": scaling.context,
+    }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from climp_bench.specs import ImagePreprocess
@@ -17,7 +18,7 @@ class Source:
 
     Attributes:
         repo: repository on the Hugging Face hub; "" if it is published elsewhere.
-        filename: the file's path in the repository.
+        filename: the file's path in the repository; of weights in shards, the name they would have in one.
         licence: as its publisher states it.
         revision: commit that is pinned; None where none has been read yet: then the commit that the default
             branch stands at is looked up, shown, and recorded with the weights.
@@ -87,3 +88,14 @@ class ModelSpec:
     def name(self) -> str:
         """``family@scale``."""
         return f"{self.family}@{self.scale}"
+
+
+def defaults(config: Any) -> dict[str, Any]:
+    """The fields of a tower's configuration that have a default, with it, as it reads back from JSON.
+
+    A field that is added to a configuration defaults to what towers were before they had it, so weights that
+    were stored without the field mean its default.
+    """
+    found = {field.name: field.default for field in fields(config) if field.default is not MISSING}
+    result: dict[str, Any] = json.loads(json.dumps(found, default=asdict))
+    return result

@@ -32,7 +32,7 @@ from climp_bench.errors import WeightsError
 from climp_bench.files import sha256_file, write_text
 from climp_bench.models import tokenizer as tokenizers
 from climp_bench.models.card import render_card
-from climp_bench.models.spec import ModelSpec
+from climp_bench.models.spec import ModelSpec, defaults
 
 if TYPE_CHECKING:
     from climp_bench.models.dual_encoder import DualEncoder
@@ -268,6 +268,9 @@ def verify(path: Path, expected: FileDigest) -> None:
 def check_config(spec: ModelSpec, path: Path) -> None:
     """Raise ``WeightsError`` unless the stored ``config.json`` describes ``spec``."""
     stored, wanted = _read_json(path), plain(spec)
+    for tower in ("image", "text"):
+        if isinstance(stored.get(tower), dict):
+            stored[tower] = {**defaults(getattr(spec, tower)), **stored[tower]}
     differing = [key for key in sorted({*stored, *wanted}) if stored.get(key) != wanted.get(key)]
     if differing:
         detail = "; ".join(f"{key}: {stored.get(key)!r}, not {wanted.get(key)!r}" for key in differing)

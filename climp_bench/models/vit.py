@@ -131,8 +131,10 @@ class FlexiVit(nn.Module):
         side = self.config.patch_size if patch_size is None else patch_size
         _grid(images_BCHW, side)
         projection = self.trunk.patch_embed.proj
-        with torch.autocast(images_BCHW.device.type, enabled=False):  # the pseudo-inverse needs float32
-            weight = self.resize.resample_conv_weight(projection.weight, (side, side))
+        weight = projection.weight
+        if side != self.config.patch_size:
+            with torch.autocast(images_BCHW.device.type, enabled=False):  # the pseudo-inverse needs float32
+                weight = self.resize.resample_conv_weight(weight, (side, side))
         x_BDhw = F.conv2d(images_BCHW, weight, projection.bias, stride=side)
         x_BND = self.trunk._pos_embed(x_BDhw.permute(0, 2, 3, 1).contiguous())
         return cast(Tensor, self.trunk.norm(self.trunk.blocks(x_BND)))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from climp_bench.errors import WeightsError
 from climp_bench.models import tokenizer as tokenizers
 from climp_bench.models.catalogue import build, find, scales_of, split_name
+from climp_bench.models.convert import check_keys
 from climp_bench.models.spec import ModelSpec
 from climp_bench.models.store import locate, refuse_non_finite
 
@@ -123,23 +123,6 @@ def load(spec: ModelSpec, ref: Weights, device: str | torch.device = "cpu") -> D
     refuse_non_finite(state, ref.source)
     model.load_state_dict(dict(state), assign=True)
     return model.float().eval().to(device)
-
-
-def check_keys(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
-    """Raise ``WeightsError`` with every missing, unexpected and misshapen key, if there is one."""
-    problems = [f"missing {key}" for key in expected if key not in found]
-    problems += [f"unexpected {key}" for key in found if key not in expected]
-    problems += [
-        f"misshapen {key}: {tuple(found[key].shape)} instead of {tuple(tensor.shape)}"
-        for key, tensor in expected.items()
-        if key in found and found[key].shape != tensor.shape
-    ]
-    if problems:
-        raise WeightsError(
-            f"{len(problems)} keys do not fit the model: {', '.join(problems)}",
-            where=where,
-            remedy="Name the model they were made for, or train this one.",
-        )
 
 
 class _NoInitialisation(TorchFunctionMode):

@@ -7,6 +7,7 @@ Adding a backend is one file with a function of the op's signature (without ``ba
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,19 +49,40 @@ def _anywhere(reason: str) -> Callable[[torch.device], tuple[bool, str]]:
     return lambda device: (True, reason)
 
 
+def _meta_only(device: torch.device) -> tuple[bool, str]:
+    """A probe for the backend that computes nothing."""
+    if device.type == "meta":
+        return True, "shapes and costs, computes nothing"
+    return False, "it computes nothing, and serves to count on the meta device"
+
+
+def _numba(device: torch.device) -> tuple[bool, str]:
+    """A probe for loops that numba compiles."""
+    if device.type != "cpu":
+        return False, "its loops are compiled for CPUs"
+    if importlib.util.find_spec("numba") is None:
+        return False, "numba is not installed: pip install numba"
+    return True, "loops compiled by numba at their first call, kept on disk"
+
+
 _TORCH = _anywhere("vectorised PyTorch, runs on every device")
 _REFERENCE = _anywhere("float64 loops for checking, slow")
 
 _BACKENDS: dict[str, tuple[_Backend, ...]] = {
     "selective_scan": (
+        _Backend("meta", "climp_bench.ops.meta_backend", _meta_only),
+        _Backend("numba", "climp_bench.ops.numba_backend", _numba),
         _Backend("torch", "climp_bench.ops.torch_backend", _TORCH),
         _Backend("reference", "climp_bench.ops.reference", _REFERENCE),
     ),
     "ss2d": (
+        _Backend("meta", "climp_bench.ops.meta_backend", _meta_only),
+        _Backend("numba", "climp_bench.ops.numba_backend", _numba),
         _Backend("torch", "climp_bench.ops.torch_backend", _TORCH),
         _Backend("reference", "climp_bench.ops.reference", _REFERENCE),
     ),
     "ssd": (
+        _Backend("meta", "climp_bench.ops.meta_backend", _meta_only),
         _Backend("torch", "climp_bench.ops.torch_backend_ssd", _TORCH),
         _Backend("reference", "climp_bench.ops.reference", _REFERENCE),
     ),

@@ -55,14 +55,17 @@ def _chunked(x: Tensor, log_decay: Tensor, B: Tensor, C: Tensor) -> Tensor:
     batch, chunks, size, heads, channels = x.shape
     groups = B.shape[3]
     x = torch.unflatten(x, 3, (groups, -1)).permute(0, 1, 3, 4, 2, 5)  # b c g r l p
-    total = torch.unflatten(log_decay.cumsum(2), 3, (groups, -1)).permute(0, 1, 3, 4, 2)  # b c g r l
+    # Differences of long sums, and so are their gradients: float32 would lose what tells neighbours apart.
+    sums = log_decay.double().cumsum(2)
+    total = torch.unflatten(sums, 3, (groups, -1)).permute(0, 1, 3, 4, 2)  # b c g r l
     B, C = B.transpose(2, 3), C.transpose(2, 3)  # b c g l n
     causal = torch.ones(size, size, dtype=torch.bool, device=x.device).tril()
-    between = (total.unsqueeze(-1) - total.unsqueeze(-2)).masked_fill(~causal, -torch.inf).exp()
+    between = (total.unsqueeze(-1) - total.unsqueeze(-2)).to(x.dtype).masked_fill(~causal, -torch.inf).exp()
     scores = (C @ B.transpose(-1, -2)).unsqueeze(3)  # b c g 1 l s, once for all heads of a group
     y = (scores * between) @ x
     if chunks > 1:
-        to_end = (total[..., -1:] - total).exp().unsqueeze(-1)
+        to_end = (total[..., -1:] - total).to(x.dtype).exp().unsqueeze(-1)
+        total = total.to(x.dtype)
         written = (x * to_end).transpose(-1, -2) @ B.unsqueeze(3)  # b c g r p n
         entering = _entering(written, total[..., -1].exp()[..., None, None])
         y = y + (C.unsqueeze(3) @ entering.transpose(-1, -2)) * total.exp().unsqueeze(-1)

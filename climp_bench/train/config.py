@@ -36,6 +36,7 @@ class TrainConfig:
         held_out: scenes that measure retrieval while training.
         workers: processes that draw; 0 for all cores.
         log_every, eval_every, checkpoint_every: in steps.
+        init_image, init_text: path of a checkpoint that the tower starts from, "" for random weights.
     """
 
     family: str
@@ -59,6 +60,8 @@ class TrainConfig:
     log_every: int = 50
     eval_every: int = 1000
     checkpoint_every: int = 1000
+    init_image: str = ""
+    init_text: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained. Raises ``TrainingError`` naming the field."""

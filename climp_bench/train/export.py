@@ -26,6 +26,7 @@ def export(
     precision: str,
     seconds: float,
     scores: Mapping[str, float],
+    start: Mapping[str, str],
 ) -> Path:
     """Write the weights of a finished run, float16, with their card; the folder they are in.
 
@@ -35,12 +36,15 @@ def export(
         device, precision: what it was trained on and in.
         seconds: spent in training steps and evaluations.
         scores: on the held-out scenes.
+        start: digest of the checkpoint that a tower started from, by tower.
 
     Raises:
         WeightsError: a weight is not finite, or writing fails.
     """
     folder = out_dir / "weights" / store.folder_name(spec)
     card = model_card(config, device=device, precision=precision, seconds=seconds, scores=scores)
+    if start:
+        card["start"] = {f"{tower} tower": f"sha256 {digest}" for tower, digest in start.items()}
     store.save(model, spec, folder, half=True, card=card)
     return folder
 

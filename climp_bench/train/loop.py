@@ -17,6 +17,7 @@ from climp_bench.errors import TrainingError
 from climp_bench.files import write_text
 from climp_bench.models.adapters import pick_device
 from climp_bench.models.catalogue import build, find
+from climp_bench.models.initialise import initialise
 from climp_bench.models.spec import ModelSpec
 from climp_bench.train import checkpoint
 from climp_bench.train.config import TrainConfig
@@ -105,6 +106,7 @@ class Run:
         self.step = 0
         self.seconds = 0.0
         self.scores: dict[str, float] = {}  # of the last evaluation
+        self.start: dict[str, str] = {}  # digests of the checkpoints that towers started from
         self._since = 0  # steps in the window
         self._window = torch.zeros(2, dtype=torch.float64, device=device)  # sums of loss and accuracy
 
@@ -117,21 +119,29 @@ class Run:
 
         Raises:
             TrainingError: the checkpoint is damaged, or of another configuration.
+            WeightsError: a tower's first weights are damaged, or of another tower.
         """
         folder = checkpoint.latest(self._checkpoints) if resume else None
         if folder is None:
             checkpoint.discard(self._checkpoints)
+            self._start_towers()
         else:
             state, tensors = checkpoint.load(folder, self.model, self.optimiser)
             self._check_config(state["config"], folder)
             self.step, self.seconds, self._since = state["step"], state["seconds"], state["since"]
-            self.scores = state["scores"]
+            self.scores, self.start = state["scores"], state["start"]
             self._window = tensors["window"].to(self.device)
         metrics = self.out_dir / METRICS
         kept = metrics.read_text().splitlines(keepends=True) if self.step and metrics.is_file() else []
         whole = [line for line in kept if line.endswith("\n")]  # a kill can cut the last one
         lines = [line for line in whole if json.loads(line)["step"] <= self.step]
         write_text(metrics, "".join(lines), TrainingError)
+
+    def _start_towers(self) -> None:
+        """Take over the pretrained towers that the configuration names."""
+        paths = {"image": self.config.init_image, "text": self.config.init_text}
+        named = {tower: Path(path).expanduser() for tower, path in paths.items() if path}
+        self.start = initialise(self.model, self.spec, **named)
 
     def go_on(self, scenes: Scenes, held_out: Scenes, progress: Progress, stop: StopRequest) -> None:
         """Take the steps that are left.
@@ -183,7 +193,7 @@ class Run:
         """Write the weights and their card; the folder they are in."""
         return export(
             self.model, self.spec, self.config, self.out_dir, device=self.device, precision=self.precision,
-            seconds=self.seconds, scores=self.scores,
+            seconds=self.seconds, scores=self.scores, start=self.start,
         )  # fmt: skip
 
     def _autocast(self) -> torch.autocast:
@@ -246,7 +256,7 @@ class Run:
             self._checkpoints, self.step, self.model, self.optimiser,
             state={
                 "seconds": self.seconds, "since": self._since, "scores": self.scores,
-                "config": asdict(self.config),
+                "start": self.start, "config": asdict(self.config),
             },
             tensors={"window": self._window},
         )  # fmt: skip

@@ -46,7 +46,7 @@ def test_help_lists_commands_with_examples(tmp_path: Path) -> None:
         (("zeroshot", "--model", "climp-m3"), "climp-m"),
         (("zeroshot", "--device", "tpu"), "Use auto, cpu or cuda"),
         (("zeroshot", "--dtype", "float8"), "float16"),
-        (("zeroshot", "--model", "climp-m1@base"), "micro"),
+        (("zeroshot", "--model", "climp-m1@huge"), "micro"),
         (("data", "check", "scenes-shap"), "scenes-shape"),
         (("models", "show", "flexvit"), "flexivit"),
         (("train", "rope-vit", "--samples", "64", "--batch-size", "64", "--pool-size", "8"), "pool"),

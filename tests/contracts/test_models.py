@@ -27,6 +27,9 @@ FAMILIES = ("climp-m1", "climp-m2", "rope-vit", "flexivit", "naflexvit")
 TABLE = json.loads((SHIPPED / MANIFEST).read_text(encoding="utf-8"))
 OPS = sorted(dispatch._BACKENDS)
 each_model = pytest.mark.parametrize("spec", MODELS, ids=lambda spec: spec.name)
+each_with_a_shipped_tokenizer = pytest.mark.parametrize(
+    "spec", [spec for spec in MODELS if tokenizer.is_shipped(spec.tokenizer)], ids=lambda spec: spec.name
+)
 each_shipped = pytest.mark.parametrize("name", sorted(TABLE))
 
 
@@ -41,6 +44,19 @@ def test_a_model_builds_without_allocating(spec: ModelSpec) -> None:
 
 
 @each_model
+def test_its_parts_can_be_come_by(spec: ModelSpec) -> None:
+    """A micro model comes with all it needs; the others say where their parts are published."""
+    origin = spec.origin
+    published = [part for part in (origin.weights, origin.image, origin.text, origin.tokenizer) if part]
+    assert (spec.scale == "micro") == tokenizer.is_shipped(spec.tokenizer) == (not published)
+    assert tokenizer.is_shipped(spec.tokenizer) or origin.tokenizer
+    for part in published:
+        assert part.licence and part.filename
+        assert bool(part.repo) != bool(part.url), "on the hub or elsewhere, not both"
+        assert not part.url or (part.url.startswith("https://") and part.url.endswith(f"/{part.filename}"))
+
+
+@each_with_a_shipped_tokenizer
 def test_its_tokenizer_loads_and_fits_its_vocabulary(spec: ModelSpec) -> None:
     loaded = tokenizer.load(spec.tokenizer)
     assert loaded.vocab_size <= spec.text.vocab_size

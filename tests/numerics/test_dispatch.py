@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from climp_bench.errors import BackendError, UsageError
 from climp_bench.ops import backends, dispatch, resolve, selective_scan, ss2d, ssd, torch_backend_scan
 
-OPS = ("selective_scan", "ss2d", "ssd")
+ON_A_CPU = {"selective_scan": "numba", "ss2d": "numba", "ssd": "torch"}
+OPS = tuple(ON_A_CPU)
 
 
 @pytest.fixture
@@ -24,10 +25,10 @@ def broken_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("op", OPS)
-def test_auto_prefers_the_vectorised_backend_and_says_why(op: str) -> None:
+def test_auto_takes_the_first_that_can_run_and_says_why(op: str) -> None:
     kernel, name, reason = resolve(op, "cpu")
-    assert name == "torch"
-    assert reason.startswith("auto: torch (")
+    assert name == ON_A_CPU[op]
+    assert reason.startswith(f"auto: {name} (")
     assert kernel.__name__ == op
 
 
@@ -36,7 +37,9 @@ def test_a_named_backend_is_the_one_that_runs(op: str) -> None:
     kernel, name, reason = resolve(op, "cpu", "reference")
     assert (name, kernel.__module__) == ("reference", "climp_bench.ops.reference")
     assert reason.startswith("requested")
-    assert [(b.name, b.available) for b in backends(op, "cpu")] == [("torch", True), ("reference", True)]
+    named = [(b.name, b.available) for b in backends(op, "cpu")]
+    compiled = [] if op == "ssd" else [("numba", True)]
+    assert named == [("meta", False), *compiled, ("torch", True), ("reference", True)]
 
 
 @pytest.mark.usefixtures("broken_first")
@@ -50,9 +53,15 @@ def test_a_requested_backend_that_cannot_run_is_an_error() -> None:
 @pytest.mark.usefixtures("broken_first")
 def test_auto_names_what_it_passed_over() -> None:
     _, name, reason = resolve("ss2d", "cpu")
-    assert name == "torch"
+    assert name == ON_A_CPU["ss2d"]
     assert "not broken (no compiler for cpu)" in reason
     assert backends("ss2d", "cpu")[0] == dispatch.BackendStatus("broken", False, "no compiler for cpu")
+
+
+def test_without_numba_torch_runs_and_the_reason_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    _, name, reason = resolve("ss2d", "cpu")
+    assert name == "torch" and "not numba (numba is not installed" in reason
 
 
 def test_no_backend_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

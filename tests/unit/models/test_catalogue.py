@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from climp_bench.errors import UsageError
+from climp_bench.errors import UsageError, WeightsError
 from climp_bench.models import catalogue
 from climp_bench.models.catalogue import MODELS, Tower, build, describe, find, operators
-from climp_bench.models.spec import ModelSpec
+from climp_bench.models.configs import LlamaTextConfig, RopeScaling
+from climp_bench.models.spec import ModelSpec, defaults
+from climp_bench.models.store import CONFIG, SHIPPED, check_config
 from climp_bench.models.tokenizer import load as load_tokenizer
 from climp_bench.registry import Registry
 from climp_bench.specs import HALF, IMAGENET_MEAN, IMAGENET_STD, ImagePreprocess
@@ -140,6 +144,13 @@ def test_flexivit_patch_sizes_divide_its_training_image() -> None:
     assert all(output.shape == (1, 128) for output in outputs)
 
 
+def test_scales_of_a_family_smallest_first() -> None:
+    scales = [spec.scale for spec in catalogue.scales_of("climp-m1")]
+    assert scales == ["micro", "tiny", "small", "base-s1l20", "base"]
+    assert [spec.scale for spec in catalogue.scales_of("rope-vit-mixed")] == ["small", "base"]
+    assert find("rope-vit-mixed").scale == "small"
+
+
 def test_find_by_name() -> None:
     assert find("climp-m2").name == find("climp-m2@micro").name == find("climp-m2", "micro").name
     assert find("climp-m2@micro", "micro").family == "climp-m2"
@@ -166,14 +177,15 @@ def test_a_model_of_another_package(other_package: dict[str, object]) -> None:
     other_package["theirs.models:TINY"] = tiny
     other_package["theirs.models:MORE"] = [
         dataclasses.replace(tiny, scale="micro"),
-        dataclasses.replace(tiny, family="climp-m1"),
+        dataclasses.replace(tiny, family="flexivit"),
     ]
+    ours = len(catalogue.MODELS)
     assert find("climp-m1").scale == "micro"
     assert "theirs@tiny" not in catalogue.MODELS, "our own models must not load other packages"
     assert find("theirs@tiny") is tiny
     assert find("theirs").scale == "micro"
-    assert find("climp-m1", "tiny").family == "climp-m1"
-    assert len(catalogue.all_models()) == len(MICRO) + 3
+    assert find("flexivit", "tiny").family == "flexivit"
+    assert len(catalogue.all_models()) == ours + 3
 
 
 @pytest.mark.parametrize("fault", [ImportError("no module named x"), 3, "clash"])
@@ -221,6 +233,33 @@ def test_specs_are_values() -> None:
     assert dataclasses.replace(spec) == spec
     assert hash(dataclasses.replace(spec)) == hash(spec)
     assert isinstance(spec.preprocess, ImagePreprocess)
+
+
+def test_weights_from_before_a_field_was_added_mean_its_default(tmp_path: Path) -> None:
+    path, spec = SHIPPED / "rope-vit-micro" / CONFIG, find("rope-vit")
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored["text"].pop("rope_scaling", None)  # as the shipped file was before the field
+    old = tmp_path / CONFIG
+    old.write_text(json.dumps(stored), encoding="utf-8")
+    check_config(spec, old)
+    scaled = dataclasses.replace(spec.text, rope_scaling=RopeScaling(32.0))
+    with pytest.raises(WeightsError, match=r"another model.*'rope_scaling': None.*not .*'factor': 32\.0"):
+        check_config(dataclasses.replace(spec, text=scaled), old)
+    del stored["text"]["n_layer"]
+    old.write_text(json.dumps(stored), encoding="utf-8")
+    with pytest.raises(WeightsError, match=r"another model.*'n_layer': 5"):
+        check_config(spec, old)
+
+
+def test_defaults_read_back_from_json() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Stretched(LlamaTextConfig):
+        rope_scaling: RopeScaling | None = dataclasses.field(default=RopeScaling(2.0))
+        sides: tuple[int, ...] = (3, 4)
+
+    scaling = {"factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "context": 8192}
+    expected = {"rope_theta": 500_000.0, "rope_scaling": scaling, "sides": [3, 4]}
+    assert defaults(Stretched(9, 8, 1, 1, 1, 8)) == expected
 
 
 @pytest.mark.parametrize("name", MICRO)

@@ -40,7 +40,7 @@ def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
     return float((got - expected).detach().norm() / expected.detach().norm())
 
 
-@pytest.mark.parametrize("length", [1, 3, 30])
+@pytest.mark.parametrize("length", [1, 3, 30, 77])
 def test_features_and_gradients_are_those_of_transformers(
     pair: tuple[Mamba1, nn.Module], length: int
 ) -> None:

@@ -51,7 +51,7 @@ def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("groups", ORACLE_GROUPS)
-@pytest.mark.parametrize(("length", "chunk_size"), [(1, 256), (21, 256), (21, 8)])
+@pytest.mark.parametrize(("length", "chunk_size"), [(1, 256), (21, 256), (21, 8), (77, 256), (77, 16)])
 def test_features_and_gradients_are_those_of_transformers(groups: int, length: int, chunk_size: int) -> None:
     ours, theirs = make_pair(groups, chunk_size)
     ids = torch.randint(0, 50, (4, length))
