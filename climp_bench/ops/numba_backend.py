@@ -40,7 +40,7 @@ def selective_scan(
     with no_autocast(u_BLD.device):
         u, delta, A, B, C, D = (t.to(dtype) for t in (u_BLD, delta_BLD, A_DN, B_BLN, C_BLN, D_D))
         bias = torch.zeros_like(D) if delta_bias_D is None else delta_bias_D.to(dtype)
-        walk = (0, 1, u.shape[1])
+        walk = (0, 1, int(u.shape[1]))
         y = _walked(u, delta, bias, A.T, B, C, walk, delta_softplus)
         y = torch.addcmul(y, u, D)
         if z_BLD is not None:
@@ -57,7 +57,7 @@ def ss2d(
     D_KE: Tensor,
 ) -> Tensor:
     """See ``climp_bench.ops.ss2d``."""
-    _, height, width, _ = x_BHWE.shape
+    height, width = map(int, x_BHWE.shape[1:3])
     rank, state = dt_weight_KER.shape[-1], A_logs_KEN.shape[-1]
     dtype = compute_dtype(x_BHWE, x_dbl_BHWKC, A_logs_KEN)
     with no_autocast(x_BHWE.device):
@@ -137,7 +137,7 @@ class _Walk(torch.autograd.Function):
 
 def _block(shape: tuple[int, ...]) -> int:
     """Channels of a job for (B, L, E): fewer if there would be less than one job a thread."""
-    batch, _, channels = shape
+    batch, _, channels = map(int, shape)  # a tracer of torch makes tensors of them
     wanted = -(-torch.get_num_threads() // batch)
     return max(1, min(_BLOCK, -(-channels // wanted)))
 
@@ -145,7 +145,7 @@ def _block(shape: tuple[int, ...]) -> int:
 def _side_by_side(run: Callable[[int, int, int], None], shape: tuple[int, ...]) -> None:
     """Call ``run(block, first, last)`` for shares of the jobs, as many as torch has threads here."""
     block = _block(shape)
-    jobs = shape[0] * -(-shape[2] // block)
+    jobs = int(shape[0]) * -(-int(shape[2]) // block)
     shares = min(torch.get_num_threads(), jobs)
     bounds = [jobs * share // shares for share in range(shares + 1)]
     if shares <= 1:
