@@ -134,6 +134,5 @@ def step_size_bias(*shape: int) -> Tensor:
 
 def init_residual_projection(weight: Tensor, branches: int) -> None:
     """Linear's default initialisation over sqrt(residual branches), as Mamba's reference does after GPT-2."""
-    nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
-    with torch.no_grad():
-        weight /= math.sqrt(branches)
+    bound = 1 / math.sqrt(weight.shape[1] * branches)
+    nn.init.uniform_(weight, -bound, bound)

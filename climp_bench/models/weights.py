@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
+from unittest.mock import patch
 
 import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
 
 from climp_bench.models import tokenizer as tokenizers
 from climp_bench.models.catalogue import build, find, scales_of, split_name
@@ -117,7 +118,7 @@ def load(spec: ModelSpec, ref: Weights, device: str | torch.device = "cpu") -> D
             another model; a key is missing, unexpected or misshapen (all are listed); a weight is not finite.
     """
     state = ref.read(spec)
-    with _NoInitialisation():
+    with _parameters_on_meta():
         model = build(spec)
     check_keys(model.state_dict(), state, ref.source)
     refuse_non_finite(state, ref.source)
@@ -125,12 +126,15 @@ def load(spec: ModelSpec, ref: Weights, device: str | torch.device = "cpu") -> D
     return model.float().eval().to(device)
 
 
-class _NoInitialisation(TorchFunctionMode):
-    """Leaves new parameters as they were allocated: pages that nobody writes take no memory."""
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Modules made inside get parameters without memory, and real buffers: no checkpoint may hold those."""
+    register = nn.Module.register_parameter
 
-    _FILLS = frozenset({torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.erfinv_})
+    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, parameter)
+        if parameter is not None:
+            module._parameters[name] = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function in self._FILLS:
-            return args[0]
-        return function(*args, **(kwargs or {}))
+    with patch.object(nn.Module, "register_parameter", register_on_meta):
+        yield
