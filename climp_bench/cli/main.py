@@ -16,6 +16,7 @@ from climp_bench import __version__
 from climp_bench.cli import console
 from climp_bench.cli.data import data_app
 from climp_bench.cli.doctor import doctor
+from climp_bench.cli.geometry import geometry
 from climp_bench.cli.models import models_app
 from climp_bench.cli.suites import suites_app
 from climp_bench.cli.train import train
@@ -41,6 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(zeroshot)
+app.command()(geometry)
 app.command()(train)
 app.command()(doctor)
 app.add_typer(models_app, name="models")

@@ -45,3 +45,21 @@ def show_scores(records: Sequence[RunRecord], suite: str) -> None:
         table.add_row(line.task, line.label, line.n, *[chance] * full, *cells)
     screen = Console(file=console.out.file, width=200) if piped else console.out
     screen.print(table)
+
+
+def show_geometry(records: Sequence[RunRecord], suite: str) -> None:
+    """Print a table a task: three digits, a column a model."""
+    from rich.table import Table
+
+    from climp_bench.report.geometry import rows
+
+    own = [record for record in records if record.suite == suite]
+    for task in dict.fromkeys(record.task for record in own):
+        head, *lines = rows(own, task)
+        table = Table(title=f"{task}: geometry", title_justify="left", box=None, pad_edge=False)
+        table.add_column("")
+        for name in head[1:]:
+            table.add_column(name.replace("@", "\n@"), justify="right")
+        for label, *cells in lines:
+            table.add_row(label, *(cell.partition(" ")[0] for cell in cells))
+        console.out.print(table)

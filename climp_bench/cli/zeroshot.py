@@ -51,6 +51,7 @@ def zeroshot(
     from climp_bench.cli.prepare import Selection
     from climp_bench.embed.cache import default_root
     from climp_bench.run.plan import Settings
+    from climp_bench.suite import load_all
 
     selection = Selection(
         names=model, scale=scale, device=device, dtype=dtype, weights=weights, tokenizer=tokenizer,
@@ -60,4 +61,4 @@ def zeroshot(
         out=out, cache=cache or default_root(), data_roots=tuple(data_root or ()), fresh=fresh,
         workers=opt.default_workers(workers), seed=seed, debug=context.obj["debug"],
     )  # fmt: skip
-    run_suites("zeroshot", suite or ["embedded"], selection, settings, json=json)
+    run_suites("zeroshot", load_all(suite or ["embedded"]), selection, settings, json=json)

@@ -14,10 +14,10 @@ class Score:
 
     Attributes:
         metric: its name in the field (``acc1``, ``image_retrieval_recall@5``).
-        value: in [0, 1]; None if undefined.
+        value: a share in [0, 1] unless the metric's name says otherwise; None if undefined.
         interval: confidence interval of ``value``.
         n: samples the score is a mean over.
-        reason: why ``value`` is None.
+        reason: why ``value`` is None, or why it has no interval.
         extra: counts that belong to it (ties, groups).
     """
 

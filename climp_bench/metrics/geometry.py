@@ -1,9 +1,11 @@
-"""The geometry of a joint embedding space: alignment, uniformity, modality gap, hubness.
+"""The geometry of a joint embedding space: alignment, uniformity, modality gap, effective rank, hubness.
 
 All functions expect unit-norm embeddings, compute in float64 and hold a bounded number of scores at a time.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,25 +56,60 @@ def modality_gap(image_ND: ArrayLike, text_MD: ArrayLike) -> float:
     return float(np.linalg.norm(image.mean(axis=0) - text.mean(axis=0)))
 
 
-def hubness_skewness(query_QD: ArrayLike, candidate_CD: ArrayLike, *, k: int = 10) -> float:
-    """The skewness of N_k, how often each candidate is among the ``k`` nearest of a query.
+def effective_rank(embedding_ND: ArrayLike) -> float:
+    """The exponential of the entropy of the singular values' shares: how many dimensions are in use.
 
-    0 means no hubs (also, by convention, when every candidate occurs equally often); large positive values
-    mean that a few candidates answer many queries. Of equal scores the lower index is nearer.
+    Between 1 (all rows on one line through the origin) and D.
+
+    Source: Roy and Vetterli 2007, definition 1; on embeddings, Garrido et al. 2023 (RankMe).
+    """
+    x = _unit("embedding_ND", embedding_ND)
+    singular = np.sqrt(np.maximum(np.linalg.eigvalsh(x.T @ x), 0.0))
+    shares = singular / singular.sum()
+    used = shares[shares > 0]
+    return float(np.exp(-(used * np.log(used)).sum()))
+
+
+@dataclass(frozen=True)
+class Hubness:
+    """How unevenly the candidates occur among the nearest neighbours of queries.
+
+    Attributes:
+        skewness: of N_k; 0 means no hubs (also, by convention, when every candidate occurs equally often).
+        robin_hood: share of all occurrences that would have to move for every candidate to occur equally
+            often, in [0, 1).
+        anti_hubs: share of the candidates that occur for no query, in [0, 1).
+    """
+
+    skewness: float
+    robin_hood: float
+    anti_hubs: float
+
+
+def hubness(query_QD: ArrayLike, candidate_CD: ArrayLike, *, k: int = 10) -> Hubness:
+    """Statistics of N_k, how often each candidate is among the ``k`` nearest of a query.
 
     Raises:
         MetricError: ``k`` is not below the number of candidates (then every candidate occurs equally often).
 
-    Source: Radovanovic, Nanopoulos and Ivanovic 2010, section 2.
+    Source: Radovanovic, Nanopoulos and Ivanovic 2010, sections 2 and 3 (skewness, anti-hubs); Feldbauer,
+    Leodolter, Plant and Flexer 2018 (Robin Hood index).
     """
     counts = neighbour_counts(query_QD, candidate_CD, k=k)
     centred = counts - counts.mean()
     spread = float(np.sqrt((centred**2).mean()))
-    return float((centred**3).mean() / spread**3) if spread > 0 else 0.0
+    return Hubness(
+        skewness=float((centred**3).mean() / spread**3) if spread > 0 else 0.0,
+        robin_hood=float(np.abs(centred).sum() / (2 * counts.sum())),
+        anti_hubs=float((counts == 0).mean()),
+    )
 
 
 def neighbour_counts(query_QD: ArrayLike, candidate_CD: ArrayLike, *, k: int = 10) -> NDArray[np.int64]:
-    """N_k: for each candidate, how many queries have it among their ``k`` nearest, shape (C,)."""
+    """N_k: for each candidate, how many queries have it among their ``k`` nearest, shape (C,).
+
+    Of equal scores the lower index is nearer.
+    """
     positive("k", k)
     query, candidate = _pair(query_QD, candidate_CD, names=("query_QD", "candidate_CD"))
     n = len(candidate)

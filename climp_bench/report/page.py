@@ -38,14 +38,15 @@ def _page(records: Sequence[RunRecord], suite: str, command: str, picture: str) 
         f"![Scores with 95% intervals]({picture})\n",
         "## All metrics\n",
         to_markdown(score_table(records, suite, headline=False)),
-        _problems(records),
+        problems(records),
         "## How these numbers were made\n",
-        _provenance(records),
+        provenance(records),
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _problems(records: Sequence[RunRecord]) -> str:
+def problems(records: Sequence[RunRecord]) -> str:
+    """A section that lists what was not measured and why, or nothing."""
     models: dict[str, list[str]] = {}
     for r in records:
         if r.error is not None:
@@ -56,7 +57,8 @@ def _problems(records: Sequence[RunRecord]) -> str:
     return "## Not measured\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
-def _provenance(records: Sequence[RunRecord]) -> str:
+def provenance(records: Sequence[RunRecord]) -> str:
+    """Weights, inputs, device and backends of each model; versions and host of the run."""
     lines = ["| model | weights (sha256) | source | input | device | dtype | backends |", "|" + "---|" * 7]
     for name in dict.fromkeys(r.model.name for r in records):
         record = next(r for r in records if r.model.name == name)

@@ -13,6 +13,7 @@ from climp_bench.data.dataset import Dataset, check_count
 from climp_bench.embed.extract import Embedded, embed_images, embed_texts
 from climp_bench.embed.sets import Annotations, EmbeddingSet, annotate
 from climp_bench.errors import ClimpError, StoreError, UsageError
+from climp_bench.eval.geometry import describe
 from climp_bench.eval.retrieval import retrieve
 from climp_bench.eval.scores import Score
 from climp_bench.eval.zeroshot import classify, tag
@@ -112,6 +113,8 @@ class _JobRun:
             for record in self.known
             if record.suite == self.job.suite.name
             and record.task == self.job.task.name
+            and (record.kind == "geometry") == (self.job.measure == "geometry")
+            and record.extra.get("sampled_images") == self.settings.sample
             and record.protocol == self.job.suite.protocol
             and record.model.name == encoder.name
             and record.model.weights_digest == encoder.weights_digest
@@ -167,6 +170,8 @@ class _JobRun:
 
     def _score(self, embeddings: EmbeddingSet) -> list[Score]:
         suite, task, seed = self.job.suite, self.job.task, self.settings.seed
+        if self.job.measure == "geometry":
+            return describe(embeddings, sample=self.settings.sample, seed=seed)
         if embeddings.notes.kind == "retrieval":
             return retrieve(embeddings, task.ks, seed)
         if embeddings.notes.kind == "multilabel":
@@ -191,6 +196,7 @@ class _JobRun:
             metric=score.metric,
             value=score.value,
             interval=score.interval,
+            no_interval_reason=score.reason if score.value is not None and score.interval is None else None,
             n_expected=score.n,
             n_evaluated=score.n,
             status="skipped" if undefined else "ok",
@@ -224,7 +230,9 @@ class _JobRun:
     def _base(self, encoder: Encoder, *, cached: bool | None, **facts: object) -> RunRecord:
         task, data = self.job.task, self.dataset
         revision = DATASETS.get(task.dataset).revision if task.dataset in DATASETS else None
-        kind = data.kind if data else task.kind or UNKNOWN_KIND
+        kind: str = data.kind if data else task.kind or UNKNOWN_KIND
+        if self.job.measure == "geometry":
+            kind = "geometry"
         return RunRecord.model_validate(
             {
                 "model": ModelRef(

@@ -6,10 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from climp_bench.data.dataset import Dataset, digest_texts
 from climp_bench.models.adapters import Encoder
 from climp_bench.suite.schema import Suite, TaskDef
+
+Measure = Literal["task", "geometry"]
+"""What is made of the embeddings: the task's own scores, or the geometry of the space."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Job:
 
     suite: Suite
     task: TaskDef
+    measure: Measure = "task"
 
     @property
     def label(self) -> str:
@@ -35,7 +40,8 @@ class Settings:
         data_roots: folders searched for data sets, first match wins.
         fresh: measure again what the store already has.
         workers: processes that decode images.
-        seed: of every bootstrap.
+        seed: of every bootstrap and sample.
+        sample: images in each sample that geometry is estimated on; None is exact, on all of them.
         debug: let unexpected errors through with their traceback.
     """
 
@@ -45,6 +51,7 @@ class Settings:
     fresh: bool = False
     workers: int = 0
     seed: int = 0
+    sample: int | None = None
     debug: bool = False
 
 
@@ -56,9 +63,9 @@ class Plan:
     jobs: tuple[Job, ...]
 
 
-def make_plan(encoders: Sequence[Encoder], suites: Sequence[Suite]) -> Plan:
+def make_plan(encoders: Sequence[Encoder], suites: Sequence[Suite], measure: Measure = "task") -> Plan:
     """Every task of every suite, for all encoders."""
-    jobs = tuple(Job(suite, task) for suite in suites for task in suite.tasks)
+    jobs = tuple(Job(suite, task, measure) for suite in suites for task in suite.tasks)
     return Plan(tuple(encoders), jobs)
 
 

@@ -65,6 +65,17 @@ def load_all(names_or_paths: Sequence[str]) -> list[Suite]:
     return list(suites.values())
 
 
+def of_dataset(name: str) -> Suite:
+    """A suite of one task: a data set as it is. Raises ``UsageError`` if the name is no file name."""
+    try:
+        return Suite.model_validate(
+            {"schema": 1, "name": name.replace("/", "-"), "task": [{"dataset": name}]}
+        )
+    except ValidationError as error:
+        faults = "; ".join(_explain(fault) for fault in error.errors())
+        raise UsageError(f"cannot be a data set's name: {faults}", where=repr(name)) from error
+
+
 def read(path: Path) -> Suite:
     """Parse and check one suite file. Raises ``UsageError`` naming every fault."""
     try:

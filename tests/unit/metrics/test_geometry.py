@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import skew
+from scipy.stats import entropy, skew
 
 from climp_bench.errors import MetricError
 from climp_bench.metrics import geometry
@@ -54,13 +54,35 @@ def test_neighbour_counts_equal_a_stable_sort(seed: int, n: int, q: int, tied: b
     assert counts.tolist() == expected.tolist()
 
 
-def test_hubness_is_the_skewness_of_the_counts() -> None:
+def test_hubness_describes_the_counts() -> None:
     query, candidate = unit(2, 200, 30), unit(3, 80, 30)
     counts = geometry.neighbour_counts(query, candidate, k=5)
-    assert geometry.hubness_skewness(query, candidate, k=5) == pytest.approx(float(skew(counts)))
+    got = geometry.hubness(query, candidate, k=5)
+    assert got.skewness == pytest.approx(float(skew(counts)))
+    assert got.anti_hubs == pytest.approx(np.mean([c == 0 for c in counts]))
+    moved = sum(c - 200 * 5 / 80 for c in counts if c > 200 * 5 / 80)
+    assert got.robin_hood == pytest.approx(moved / (200 * 5))
     hub = np.vstack([candidate, query.mean(0) / np.linalg.norm(query.mean(0))])
-    assert geometry.hubness_skewness(query, hub, k=5) > geometry.hubness_skewness(query, candidate, k=5)
-    assert geometry.hubness_skewness(np.eye(4), np.eye(4), k=1) == 0.0
+    assert geometry.hubness(query, hub, k=5).skewness > got.skewness
+
+
+def test_hubness_of_even_and_of_most_uneven_counts() -> None:
+    even = geometry.hubness(np.eye(4), np.eye(4), k=1)
+    assert (even.skewness, even.robin_hood, even.anti_hubs) == (0.0, 0.0, 0.0)
+    one = geometry.hubness(
+        np.tile([[1.0, 0.0]], (6, 1)), np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), k=1
+    )
+    assert (one.robin_hood, one.anti_hubs) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize("rows", [6, 40])
+def test_effective_rank(rows: int) -> None:
+    assert geometry.effective_rank(np.eye(5)) == pytest.approx(5)
+    assert geometry.effective_rank(np.tile([[0.6, 0.8]], (4, 1))) == pytest.approx(1, abs=1e-5)
+    x = unit(4, rows, 12)
+    shares = np.linalg.svd(x, compute_uv=False)
+    expected = np.exp(entropy(shares / shares.sum()))
+    assert geometry.effective_rank(x) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +94,7 @@ def test_hubness_is_the_skewness_of_the_counts() -> None:
         (lambda: geometry.uniformity(np.full((2, 2), np.nan)), "NaN"),
         (lambda: geometry.alignment(np.eye(2), np.eye(2), [0, 5]), "outside"),
         (lambda: geometry.alignment(np.eye(2), np.eye(2), [0]), "lengths differ"),
-        (lambda: geometry.hubness_skewness(np.eye(3), np.eye(3), k=3), "below the number of candidates"),
+        (lambda: geometry.hubness(np.eye(3), np.eye(3), k=3), "below the number of candidates"),
     ],
 )
 def test_outside_the_domain(call: object, message: str) -> None:
