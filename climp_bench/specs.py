@@ -1,4 +1,4 @@
-"""Frozen descriptions shared by every room. No torch, no heavy imports.
+"""Frozen descriptions shared by every room, and how sizes are written. No torch, no heavy imports.
 
 Axis legend, used in docstrings and as tensor-name suffixes throughout the project:
 
@@ -17,8 +17,11 @@ P   dimension of the shared embedding space
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
+
+from climp_bench.errors import UsageError
 
 TaskKind = Literal["classification", "multilabel", "retrieval"]
 ResizeMode = Literal["squash", "center_crop", "native"]
@@ -60,3 +63,73 @@ class Interval:
     high: float
     level: float
     method: str
+
+
+LADDER = (224, 320, 384, 512, 640, 768, 896)
+"""The input sizes of the CLIMP paper, in pixels a side."""
+LENGTHS = (77, 128, 256, 512, 1024, 2048)
+"""Lengths of texts in tokens: CLIP's context, then powers of two."""
+
+_RANGE = re.compile(r"([0-9]+)(?:\.\.([0-9]+)(?::([0-9]+))?)?")
+_NEARLY_RANGE = re.compile(r"([0-9]+)\s*(?:-|:|\.{1,3}|to|…)\s*([0-9]+)(?:[:/]([0-9]+))?")
+_SQUARE = re.compile(r"([0-9]+)\s*x\s*\1")
+
+
+def parse_resolutions(text: str) -> tuple[int, ...]:
+    """Sizes in pixels from a command line, ascending and each once.
+
+    ``A..B`` is the ladder 224 320 384 512 640 768 896 cut to [A, B], ``A..B:STEP`` counts in steps from A,
+    and commas join sizes and ranges: ``224..384,1024``.
+
+    Raises:
+        UsageError: a part is neither (with what was probably meant), is empty, or names no size.
+    """
+    return _parse_sizes(text, LADDER, "--res", "64..128:16", "64,96,128")
+
+
+def parse_lengths(text: str) -> tuple[int, ...]:
+    """Lengths of texts in tokens, as ``parse_resolutions`` with the ladder 77 128 256 512 1024 2048."""
+    return _parse_sizes(text, LENGTHS, "--text", "64..128:16", "20,40,77")
+
+
+def parse_batch_sizes(text: str) -> tuple[int, ...] | None:
+    """Batch sizes, as ``parse_resolutions`` with the powers of two as the ladder; None for ``auto``."""
+    powers = tuple(2**k for k in range(13))
+    return (
+        None if text.strip() == "auto" else _parse_sizes(text, powers, "--batch-sizes", "8..32:8", "1,8,64")
+    )
+
+
+def _parse_sizes(text: str, ladder: tuple[int, ...], option: str, steps: str, listed: str) -> tuple[int, ...]:
+    rungs = " ".join(map(str, ladder))
+    usual = f"Write {ladder[0]}..{ladder[-1]} (of {rungs}), {steps} (in steps), or {listed}."
+    found: set[int] = set()
+    for part in map(str.strip, text.split(",")):
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            what, remedy = f"{part!r} is no size and no range", _meant(part) or usual
+            raise UsageError(what, where=f"{option} {text}", remedy=remedy)
+        first, last, step = (int(group) if group else None for group in match.groups())
+        assert first is not None
+        if last is None:
+            sizes = {first}
+        elif step is None:
+            sizes = {size for size in ladder if first <= size <= last}
+        else:
+            sizes = set(range(first, last + 1, step)) if step else set()
+        if not sizes or min(sizes) < 1:
+            backwards = last is not None and first > last
+            remedy = _meant(f"{first}-{last}") if backwards else usual
+            raise UsageError(f"{part!r} names no size", where=f"{option} {text}", remedy=remedy)
+        found |= sizes
+    return tuple(sorted(found))
+
+
+def _meant(part: str) -> str:
+    """A guess at what a part that is no size was meant to say, or nothing."""
+    if square := _SQUARE.fullmatch(part):
+        return f"Inputs are square: did you mean {square[1]}?"
+    if found := _NEARLY_RANGE.fullmatch(part):
+        low, high = sorted((int(found[1]), int(found[2])))
+        return f"Did you mean {low}..{high}{f':{found[3]}' if found[3] else ''}?"
+    return ""

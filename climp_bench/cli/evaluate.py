@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,67 +13,76 @@ from climp_bench.cli import console
 from climp_bench.cli.prepare import Selection, make_encoders
 
 if TYPE_CHECKING:
+    from climp_bench.results import RunRecord
     from climp_bench.run.execute import Outcome
     from climp_bench.run.plan import Measure, Settings
     from climp_bench.suite import Suite
 
 
+@dataclass(frozen=True)
+class Output:
+    """How a command writes its records to files and shows them.
+
+    Attributes:
+        write: (records, suite, folder) -> the files written.
+        show: (records, suite) prints tables.
+    """
+
+    write: Callable[[Sequence[RunRecord], str, Path], list[Path]]
+    show: Callable[[Sequence[RunRecord], str], None]
+
+
 def run_suites(
-    command: str,
     suites: Sequence[Suite],
     selection: Selection,
     settings: Settings,
+    output: Output,
     *,
     json: bool,
     measure: Measure = "task",
+    sizes: Sequence[int] | None = None,
 ) -> None:
     """Evaluate models on suites, write the reports and show them.
 
     Args:
-        command: its name, which the report's files begin with.
         suites: what to measure on.
         selection: the models.
         settings: how to run.
+        output: of the command.
         json: print records instead of tables.
         measure: what to make of the embeddings.
+        sizes: sides of the input in pixels, one run each; None is each model's own.
 
     Raises:
         typer.Exit: with 3 if some evaluations failed, with 1 if all did.
     """
     from climp_bench.data.catalogue import check_roots
-    from climp_bench.report.geometry import write_geometry
-    from climp_bench.report.page import write_report
     from climp_bench.run.execute import execute
     from climp_bench.run.plan import make_plan
+    from climp_bench.run.sweep import sweep
 
     check_roots(settings.data_roots)
-    plan = make_plan(make_encoders(selection), suites, measure)
-    with console.watch(len(plan.jobs), selection.quiet) as watcher:
-        outcome = execute(plan, settings, watcher)
-    files: list[Path] = []
-    for suite in suites:
-        if measure == "geometry":
-            files += write_geometry(outcome.records, suite.name, settings.out)
+    encoders = make_encoders(selection)
+    plan = make_plan(encoders, suites, measure)
+    with console.watch(len(plan.jobs) * len(sizes or [0]), selection.quiet) as watcher:
+        if sizes is None:
+            outcome = execute(plan, settings, watcher)
         else:
-            files += write_report(outcome.records, suite.name, command, settings.out)
+            outcome = sweep(encoders, suites, sizes, settings, watcher)
+    files = [path for s in suites for path in output.write(outcome.records, s.name, settings.out)]
     if json:
         console.print_json([record.model_dump(mode="json") for record in outcome.records])
     else:
-        _show(outcome, suites, files, selection.quiet, measure)
+        for suite in suites:
+            output.show(outcome.records, suite.name)
+        _tell(outcome, files, selection.quiet)
     if outcome.failed:
         raise typer.Exit(3 if outcome.done else 1)
 
 
-def _show(
-    outcome: Outcome, suites: Sequence[Suite], files: list[Path], quiet: bool, measure: Measure
-) -> None:
-    from climp_bench.cli.tables import show_geometry, show_scores
-
-    for suite in suites:
-        (show_geometry if measure == "geometry" else show_scores)(outcome.records, suite.name)
-    if not quiet:
-        reused = f", {outcome.reused} of them from an earlier run (--fresh measures again)"
-        console.note(
-            f"{outcome.done} evaluations{reused if outcome.reused else ''}, {outcome.failed} failed."
-        )
-        console.note("Written: " + ", ".join(str(path) for path in files))
+def _tell(outcome: Outcome, files: Sequence[Path], quiet: bool) -> None:
+    if quiet:
+        return
+    reused = f", {outcome.reused} of them from an earlier run (--fresh measures again)"
+    console.note(f"{outcome.done} evaluations{reused if outcome.reused else ''}, {outcome.failed} failed.")
+    console.note("Written: " + ", ".join(str(path) for path in files))

@@ -56,9 +56,11 @@ def geometry(
 
       climp-bench geometry my-captions --data-root ~/data --sample 1000
     """
-    from climp_bench.cli.evaluate import run_suites
+    from climp_bench.cli.evaluate import Output, run_suites
     from climp_bench.cli.prepare import Selection
+    from climp_bench.cli.tables import show_geometry
     from climp_bench.embed.cache import default_root
+    from climp_bench.report.geometry import write_geometry
     from climp_bench.run.plan import Settings
 
     suites = [_suite(name, data_root or []) for name in names or ["geometry-embedded"]]
@@ -70,7 +72,8 @@ def geometry(
         out=out, cache=cache or default_root(), data_roots=tuple(data_root or ()), fresh=fresh,
         workers=opt.default_workers(workers), seed=seed, sample=sample, debug=context.obj["debug"],
     )  # fmt: skip
-    run_suites("geometry", suites, selection, settings, json=json, measure="geometry")
+    output = Output(write_geometry, show_geometry)
+    run_suites(suites, selection, settings, output, json=json, measure="geometry")
 
 
 def _suite(name: str, data_roots: list[Path]) -> Suite:

@@ -18,6 +18,7 @@ from climp_bench.cli.data import data_app
 from climp_bench.cli.doctor import doctor
 from climp_bench.cli.geometry import geometry
 from climp_bench.cli.models import models_app
+from climp_bench.cli.resolution import resolution
 from climp_bench.cli.suites import suites_app
 from climp_bench.cli.train import train
 from climp_bench.cli.zeroshot import zeroshot
@@ -42,6 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(zeroshot)
+app.command()(resolution)
 app.command()(geometry)
 app.command()(train)
 app.command()(doctor)

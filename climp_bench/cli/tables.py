@@ -63,3 +63,20 @@ def show_geometry(records: Sequence[RunRecord], suite: str) -> None:
         for label, *cells in lines:
             table.add_row(label, *(cell.partition(" ")[0] for cell in cells))
         console.out.print(table)
+
+
+def show_resolution(records: Sequence[RunRecord], suite: str) -> None:
+    """Print scores by task and size: percent, a column a model."""
+    from rich.table import Table
+
+    from climp_bench.report.resolution import rows
+
+    head, *lines = rows([record for record in records if record.suite == suite])
+    table = Table(title=f"{suite}: percent", title_justify="left", box=None, pad_edge=False)
+    for k, name in enumerate(head):
+        table.add_column(name.replace("@", "\n@"), justify="left" if k < 2 else "right", no_wrap=True)
+    for before, line in zip([None, *lines], lines, strict=False):
+        repeated = before is not None and before[:2] == line[:2]
+        start = ["", ""] if repeated else line[:2]
+        table.add_row(*start, *line[2:4], *(cell.partition(" ")[0] for cell in line[4:]))
+    console.out.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -19,6 +20,7 @@ def zeroshot(
     cache: opt.Cache = None,
     device: opt.Device = "auto",
     dtype: opt.DType = "float32",
+    backend: opt.Backend = "auto",
     fresh: opt.Fresh = False,
     workers: opt.Workers = None,
     seed: opt.Seed = 0,
@@ -43,22 +45,25 @@ def zeroshot(
 
       climp-bench zeroshot --data-root ~/data --suite my-suite.toml
 
-      climp-bench zeroshot --model climp-m1 --scale base --device cuda
+      climp-bench zeroshot --model climp-m1 --scale base --device cuda --backend torch
 
       climp-bench zeroshot --model climp-m1@micro --model open_clip:ViT-B-32/laion2b_s34b_b79k
     """
-    from climp_bench.cli.evaluate import run_suites
+    from climp_bench.cli.evaluate import Output, run_suites
     from climp_bench.cli.prepare import Selection
+    from climp_bench.cli.tables import show_scores
     from climp_bench.embed.cache import default_root
+    from climp_bench.report.page import write_report
     from climp_bench.run.plan import Settings
     from climp_bench.suite import load_all
 
     selection = Selection(
-        names=model, scale=scale, device=device, dtype=dtype, weights=weights, tokenizer=tokenizer,
-        random_weights=random_weights, offline=offline, retrain=retrain, quiet=quiet or json,
+        names=model, scale=scale, device=device, dtype=dtype, backend=backend, weights=weights,
+        tokenizer=tokenizer, random_weights=random_weights, offline=offline, retrain=retrain, quiet=quiet or json,
     )  # fmt: skip
     settings = Settings(
         out=out, cache=cache or default_root(), data_roots=tuple(data_root or ()), fresh=fresh,
         workers=opt.default_workers(workers), seed=seed, debug=context.obj["debug"],
     )  # fmt: skip
-    run_suites("zeroshot", load_all(suite or ["embedded"]), selection, settings, json=json)
+    output = Output(partial(write_report, command="zeroshot"), show_scores)
+    run_suites(load_all(suite or ["embedded"]), selection, settings, output, json=json)

@@ -5,16 +5,17 @@ A new kind of model (another library's, say) is one more subclass of ``Encoder``
 
 from __future__ import annotations
 
+import copy
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from climp_bench.errors import BackendError
+from climp_bench.errors import BackendError, UsageError
 from climp_bench.specs import ImagePreprocess
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from climp_bench.models.dual_encoder import DualEncoder
     from climp_bench.models.spec import ModelSpec
     from climp_bench.models.weights import Choice
+    from climp_bench.ops.wanted import WantedBackends
 
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -80,6 +82,16 @@ class Encoder(ABC):
         """``family@scale``, or the family of a model without scales."""
         return self.family if self.scale is None else f"{self.family}@{self.scale}"
 
+    def at(self, size: tuple[int, int]) -> Encoder:
+        """The same model, weights shared, for images of another height and width in pixels.
+
+        Raises:
+            UsageError: its input has one size.
+        """
+        raise UsageError(
+            "its input has one size", where=self.name, remedy="Leave it out of a sweep over sizes."
+        )
+
     @abstractmethod
     def encode_images(self, images: Sequence[torch.Tensor]) -> Array:
         """Preprocessed images, each (3, h, w) -> unit-norm float32 (B, P)."""
@@ -101,6 +113,23 @@ class Encoder(ABC):
         return torch.autocast(self.device, dtype=dtype, enabled=enabled)
 
 
+class _Lazy:
+    """A model that is read when it is first needed, and shared by all copies of its encoder."""
+
+    def __init__(self, choice: Choice, device: str) -> None:
+        self._choice, self._device = choice, device
+        self._model: DualEncoder | None = None
+
+    def get(self) -> DualEncoder:
+        with LOADING:
+            if self._model is None:
+                from climp_bench.models.weights import load
+
+                assert self._choice.ref is not None
+                self._model = load(self._choice.spec, self._choice.ref, self._device)
+            return self._model
+
+
 class CatalogueEncoder(Encoder):
     """A model of our own catalogue with weights from the store.
 
@@ -108,38 +137,47 @@ class CatalogueEncoder(Encoder):
         choice: what ``weights.resolve`` chose; must have weights.
         device: ``cpu`` or ``cuda``.
         dtype: one of ``DTYPES``; below float32 the encoders run under autocast.
+        wanted: the backends that were asked for.
 
     Raises:
-        BackendError: the device is not there.
+        UsageError: there is no such backend.
+        BackendError: the device is not there, or a backend that was asked for cannot run on it.
     """
 
-    def __init__(self, choice: Choice, device: str = "cpu", dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        choice: Choice,
+        device: str = "cpu",
+        dtype: str = "float32",
+        wanted: WantedBackends | None = None,
+    ) -> None:
         if choice.ref is None:
             raise ValueError(f"{choice.spec.name} has no weights")
-        self._spec, self._ref = choice.spec, choice.ref
         self.family, self.scale = choice.spec.family, choice.spec.scale
         self.weights_digest = choice.ref.digest
         self.weights_source = choice.ref.source
         self.preprocess = choice.spec.preprocess
         self.device, self.dtype = device, dtype
-        self._model: DualEncoder | None = None
+        self._weights = _Lazy(choice, device)
         self._tokenizer = choice.ref.tokenizer(choice.spec)
         self.text_transform = f"{choice.spec.tokenizer}:{self._tokenizer.digest}"
-        self.backends = _backends(choice.spec, device)
+        self.backends = _backends(choice.spec, device, wanted)
         self.gpu = gpu_name(device)
 
     @property
     def model(self) -> DualEncoder:
         """The dual encoder in evaluation mode on its device."""
-        with LOADING:
-            if self._model is None:
-                from climp_bench.models.weights import load
+        return self._weights.get()
 
-                self._model = load(self._spec, self._ref, self.device)
-            return self._model
+    def at(self, size: tuple[int, int]) -> CatalogueEncoder:
+        other = copy.copy(self)
+        other.preprocess = replace(self.preprocess, size=size)
+        return other
 
     def encode_images(self, images: Sequence[torch.Tensor]) -> Array:
         import torch
+
+        from climp_bench.ops.dispatch import preferred
 
         if len({tuple(image.shape) for image in images}) == 1:
             batch: torch.Tensor | dict[str, torch.Tensor] = torch.stack(list(images)).to(self.device)
@@ -148,7 +186,7 @@ class CatalogueEncoder(Encoder):
 
             packed = pack_images(list(images), self.preprocess.multiple)
             batch = {name: tensor.to(self.device) for name, tensor in packed.items()}
-        with torch.inference_mode(), self.autocast():
+        with torch.inference_mode(), self.autocast(), preferred(self.backends):
             return to_numpy(self.model.encode_image(batch))
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -157,8 +195,10 @@ class CatalogueEncoder(Encoder):
     def encode_tokens(self, tokens: Sequence[list[int]]) -> Array:
         import torch
 
+        from climp_bench.ops.dispatch import preferred
+
         ids, lengths = self._tokenizer.pad(list(tokens))
-        with torch.inference_mode(), self.autocast():
+        with torch.inference_mode(), self.autocast(), preferred(self.backends):
             return to_numpy(self.model.encode_text(ids.to(self.device), lengths.to(self.device)))
 
 
@@ -188,12 +228,14 @@ def pick_device(wanted: str) -> str:
     return wanted
 
 
-def _backends(spec: ModelSpec, device: str) -> dict[str, str]:
+def _backends(spec: ModelSpec, device: str, wanted: WantedBackends | None) -> dict[str, str]:
     """The backend that ``ops`` will run, for every scan the two towers have."""
     from climp_bench.models.catalogue import operators
     from climp_bench.ops.dispatch import resolve
 
-    return {op: resolve(op, device)[1] for op in operators(spec)}
+    own = operators(spec)
+    named = wanted.of(own) if wanted else {}
+    return {op: resolve(op, device, named.get(op, "auto"))[1] for op in own}
 
 
 def to_numpy(embeddings: torch.Tensor) -> Array:

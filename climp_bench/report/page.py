@@ -12,7 +12,7 @@ from climp_bench.report.tables import score_table, to_csv, to_markdown
 from climp_bench.results import RunRecord
 
 
-def write_report(records: Sequence[RunRecord], suite: str, command: str, out: Path) -> list[Path]:
+def write_report(records: Sequence[RunRecord], suite: str, out: Path, *, command: str) -> list[Path]:
     """Write ``{command}-{suite}.md``, ``.csv`` and ``.png`` to ``out`` and return their paths.
 
     Raises:

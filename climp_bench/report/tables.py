@@ -106,20 +106,21 @@ def score_table(records: Sequence[RunRecord], suite: str, *, headline: bool = Tr
     lines: list[Line] = []
     for task in dict.fromkeys(record.task for record in own):
         of_task = [record for record in own if record.task == task]
-        for metric in _metrics(of_task, headline):
+        for metric in headline_metrics(of_task) if headline else _measured(of_task):
             lines.append(_line(task, metric, models, of_task))
     protocol = own[0].protocol if own else ""
     return ScoreTable(suite, protocol, models, tuple(lines))
 
 
-def _metrics(records: Sequence[RunRecord], headline: bool) -> list[str]:
-    measured = sorted({r.metric for r in records if r.status != "failed"}, key=_natural)
-    if not measured:
-        return ["any"]
-    if not headline:
-        return measured
+def headline_metrics(records: Sequence[RunRecord]) -> list[str]:
+    """The main metrics of one task's records, and worst-group accuracy where it was measured."""
+    measured = _measured(records)
     main = [m for m in HEADLINE.get(_kind(records), ()) if m in measured]
     return (main + [m for m in measured if m == "worst_group_acc1"]) or measured
+
+
+def _measured(records: Sequence[RunRecord]) -> list[str]:
+    return sorted({r.metric for r in records if r.status != "failed"}, key=_natural) or ["any"]
 
 
 def _natural(metric: str) -> tuple[str, int]:

@@ -152,7 +152,7 @@ def test_tables_show_what_was_measured_and_what_was_not(make_wds, tmp_path: Path
     make_wds()
     suite = _suite({"dataset": "toy"}, {"dataset": "nowhere"})
     outcome = execute(make_plan([ToyEncoder()], [suite]), _settings(tmp_path), Listener())
-    page, table, picture = write_report(outcome.records, "mine", "zeroshot", tmp_path / "out")
+    page, table, picture = write_report(outcome.records, "mine", tmp_path / "out", command="zeroshot")
     text = page.read_text()
     accuracy = next(r for r in outcome.records if r.metric == "acc1")
     assert (
@@ -163,7 +163,7 @@ def test_tables_show_what_was_measured_and_what_was_not(make_wds, tmp_path: Path
     assert picture.read_bytes().startswith(b"\x89PNG")
     json.dumps([r.model_dump(mode="json") for r in outcome.records], allow_nan=False)
     moved = [r.model_copy(update={"suite": "mine-0.1"}) for r in outcome.records]
-    assert write_report(moved, "mine-0.1", "zeroshot", tmp_path)[0].name == "zeroshot-mine-0.1.md"
+    assert write_report(moved, "mine-0.1", tmp_path, command="zeroshot")[0].name == "zeroshot-mine-0.1.md"
 
 
 def test_a_task_without_its_main_metric_shows_what_it_has(make_wds, tmp_path: Path) -> None:

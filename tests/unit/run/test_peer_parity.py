@@ -154,7 +154,7 @@ def test_reports_and_records_take_the_names_of_peers(tiny: Path, make_wds: Any, 
     assert {r.model.name for r in stored} == {f"open_clip:{ARCH}", f"open_clip:{ARCH}/{tiny}"}
     assert {r.model.scale for r in stored} == {None}
     assert execute(plan, settings, Listener()).reused == 2
-    page, table, picture = write_report(outcome.records, "mine", "zeroshot", tmp_path / "out")
+    page, table, picture = write_report(outcome.records, "mine", tmp_path / "out", command="zeroshot")
     head = next(line for line in page.read_text().splitlines() if line.startswith("| task"))
     assert head.split(" | ")[-2:] == [f"open_clip:{ARCH}", f"open_clip:{ARCH}/{tiny} |"]
     assert f"open_clip: {open_clip.__version__}" in page.read_text()
