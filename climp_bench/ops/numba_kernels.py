@@ -11,6 +11,7 @@ Axis letters: see ``climp_bench.specs``; E is the scan's channels, X a block of 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,16 @@ from numba.extending import intrinsic, overload
 
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
 """What of IEEE arithmetic may be relaxed: order of sums and fused multiply-adds, but no NaN or infinity."""
-_jit = njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy", boundscheck=False)
+
+
+def _jit(function: Callable[..., Any]) -> Any:
+    """Compile at the first call, and keep the result on disk where a place can be written."""
+    options = {"nogil": True, "fastmath": _FAST, "error_model": "numpy", "boundscheck": False}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # numba finds no folder for its cache
+        return njit(**options)(function)
+
 
 _f = np.float32
 _LOG2E, _LN2_HIGH, _LN2_LOW = _f(1.4426950408889634), _f(0.693359375), _f(-2.12194440e-4)
