@@ -19,6 +19,7 @@ from climp_bench.cli.doctor import doctor
 from climp_bench.cli.geometry import geometry
 from climp_bench.cli.models import models_app
 from climp_bench.cli.resolution import resolution
+from climp_bench.cli.similarity import similarity
 from climp_bench.cli.suites import suites_app
 from climp_bench.cli.train import train
 from climp_bench.cli.zeroshot import zeroshot
@@ -45,6 +46,7 @@ app = typer.Typer(
 app.command()(zeroshot)
 app.command()(resolution)
 app.command()(geometry)
+app.command()(similarity)
 app.command()(train)
 app.command()(doctor)
 app.add_typer(models_app, name="models")

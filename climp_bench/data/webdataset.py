@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from PIL import Image as PILImage
-from PIL import UnidentifiedImageError
 
 from climp_bench.data.dataset import Dataset, Image
+from climp_bench.data.decoding import decode
 from climp_bench.errors import DataError
 from climp_bench.files import sha256_file
 from climp_bench.specs import TaskKind
@@ -36,7 +35,6 @@ _MEMBER = re.compile(r"((?:.*/)?[^./][^.]*)\.([^/]*)")
 """Key and suffix, split as the webdataset library does: at the first dot of the file's own name."""
 _MOST_SHARDS = 100_000
 """A larger ``nshards.txt`` is a mistake; looking for that many files would look like a hang."""
-_UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, PILImage.DecompressionBombError)
 
 
 @dataclass
@@ -88,16 +86,11 @@ class WebDataset(Dataset):
 
     def image(self, index: int, size: tuple[int, int]) -> Image:
         suffix = self._samples[index].image_suffix or ""
-        try:
-            with PILImage.open(io.BytesIO(self._read(index, suffix))) as picture:
-                return _as_rgb(picture)
-        except _UNDECODABLE as error:
-            reason = "not an image of a known format" if isinstance(error, UnidentifiedImageError) else error
-            raise DataError(
-                f"the image cannot be decoded ({str(reason).rstrip('.')})",
-                where=f"{self.name}: {self.item_id(index)}.{suffix}",
-                remedy="Replace that member or fetch the shard again.",
-            ) from error
+        return decode(
+            self._read(index, suffix),
+            where=f"{self.name}: {self.item_id(index)}.{suffix}",
+            remedy="Replace that member or fetch the shard again.",
+        )
 
     def label(self, index: int) -> int:
         if self.kind != "classification":
@@ -172,14 +165,6 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read ({error})", where=str(path), remedy="Save it as UTF-8.") from error
-
-
-def _as_rgb(picture: PILImage.Image) -> Image:
-    """Eight bits a channel. Sixteen are scaled: Pillow alone would clip almost every pixel to white."""
-    if picture.mode.startswith("I"):
-        grey = (np.clip(np.asarray(picture), 0, 65535) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    return np.asarray(picture.convert("RGB"))
 
 
 def _read_lines(path: Path, *, required: bool) -> tuple[str, ...]:

@@ -96,6 +96,16 @@ class Encoder(ABC):
     def encode_images(self, images: Sequence[torch.Tensor]) -> Array:
         """Preprocessed images, each (3, h, w) -> unit-norm float32 (B, P)."""
 
+    def encode_patches(self, image: torch.Tensor) -> Array:
+        """One preprocessed image (3, h, w) -> unit-norm float32 (rows, columns, P), a vector a patch.
+
+        Raises:
+            UsageError: the model has no patches to show.
+        """
+        raise UsageError(
+            "it shows no patches", where=self.name, remedy="Name a model of `climp-bench models list`."
+        )
+
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text; cut only where the model's own tokenizer has a length that it cuts at."""
@@ -188,6 +198,12 @@ class CatalogueEncoder(Encoder):
             batch = {name: tensor.to(self.device) for name, tensor in packed.items()}
         with torch.inference_mode(), self.autocast(), preferred(self.backends):
             return to_numpy(self.model.encode_image(batch))
+
+    def encode_patches(self, image: torch.Tensor) -> Array:
+        import torch
+
+        with torch.inference_mode(), self.autocast():
+            return to_numpy(self.model.encode_patches(image[None].to(self.device))[0])
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return self._tokenizer.encode(texts)

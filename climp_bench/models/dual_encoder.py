@@ -47,6 +47,15 @@ class DualEncoder(nn.Module):
         """
         return _unit(self.vision_projection(self.vision_encoder(images, **image_kwargs)))
 
+    def encode_patches(self, images_BCHW: Tensor) -> Tensor:
+        """Each patch as a unit vector of the shared space, float32 (B, h, w, P), one row a patch of a grid.
+
+        The patch features after the image tower's final norm, in place of its pooled feature, through the
+        projection. Training never asks single patches to match a text: it is a picture of the model, not a
+        score.
+        """
+        return _unit(self.vision_projection(self.vision_encoder.forward_features(images_BCHW)))
+
     def encode_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Unit-norm float32 text embeddings, (B, P), from right-padded int64 ids and their lengths."""
         return _unit(self.text_projection(self.text_encoder(ids_BL, lengths_B)))

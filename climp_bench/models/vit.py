@@ -184,9 +184,13 @@ class NaFlexVit(nn.Module):
         return cast(Tensor, self.trunk(self._checked(images)))
 
     def forward_features(self, images_BCHW: Tensor) -> Tensor:
-        """Patch features after the final norm as a map, (B, h, w, D); images of one size only."""
+        """Patch features after the final norm as a map, (B, h, w, D); images of one size only.
+
+        The norm follows pooling in this tower, so ``forward`` is not the mean of this map.
+        """
         grid = _grid(images_BCHW, self.config.patch_size)
-        return _patch_map(self.trunk.forward_features(images_BCHW), grid, self.trunk.num_prefix_tokens)
+        features = _patch_map(self.trunk.forward_features(images_BCHW), grid, self.trunk.num_prefix_tokens)
+        return cast(Tensor, self.trunk.fc_norm(features))
 
     def _checked(self, images: Tensor | Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
         if isinstance(images, Tensor):

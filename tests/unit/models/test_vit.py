@@ -105,11 +105,16 @@ def test_the_feature_map_keeps_places(tower: Any) -> None:
     assert difference.nonzero().tolist() == [[1, 3]]
 
 
-def test_naflex_output_is_the_mean_of_its_feature_map() -> None:
+def test_naflex_output_is_the_norm_of_the_mean_patch_and_its_map_the_norm_of_each() -> None:
     tower = naflex()
     x = images(2, 3, 24, 40)
-    mean = tower.forward_features(x).mean((1, 2))
-    torch.testing.assert_close(tower(x), F.layer_norm(mean, (24,), eps=tower.trunk.fc_norm.eps))
+    patches = tower.trunk.forward_features(x)[:, tower.trunk.num_prefix_tokens :]
+
+    def normed(features: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(features, (24,), eps=tower.trunk.fc_norm.eps)
+
+    torch.testing.assert_close(tower(x), normed(patches.mean(1)))
+    torch.testing.assert_close(tower.forward_features(x), normed(patches).reshape(2, 3, 5, 24))
 
 
 @pytest.mark.parametrize("patch", [12, 16])
