@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,25 @@ class RunWatcher:
                 f"{problem.what}", where=f"{label} {model} {problem.where}".strip(), remedy=problem.remedy
             )
         )
+
+
+@contextmanager
+def steps(total: int, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Yields a function to tell of each of ``total`` steps as it starts; shown as by ``watch``."""
+    if quiet or not err.is_terminal:
+        yield lambda label: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    text = TextColumn("{task.description}", markup=False)
+    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task, started = progress.add_task("starting", total=total), itertools.count()
+
+        def step(label: str) -> None:
+            progress.update(task, completed=next(started), description=label)
+
+        yield step
 
 
 @contextmanager

@@ -17,10 +17,18 @@ PACKAGES = (
     "webdataset",
     "fvcore",
     "nvidia-ml-py",
+    "numba",
     "triton",
     "mamba-ssm",
     "causal-conv1d",
 )
+
+SCANS = {
+    "ss2d": "scan of VMamba, the image towers of climp-m1, climp-m2 and climp-llama",
+    "selective_scan": "scan of Mamba-1, the text towers of climp-m1 and rope-vit-m1",
+    "ssd": "scan of Mamba-2, the text towers of climp-m2 and rope-vit-m2",
+}
+"""The state-space operators, and who uses them. Other models are PyTorch's own operators on any device."""
 
 
 def doctor(json: opt.AsJson = False) -> None:
@@ -76,21 +84,38 @@ def _devices() -> dict[str, str]:
         properties = torch.cuda.get_device_properties(0)
         devices["cuda"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
     elif torch.version.cuda is None:
-        devices["cuda"] = f"cannot run: torch {torch.__version__} is built without CUDA"
+        devices["cuda"] = f"cannot run: torch {torch.__version__} is built without CUDA; all runs on the CPU"
     else:
-        devices["cuda"] = f"cannot run: torch {torch.__version__} finds no CUDA driver or device"
+        devices["cuda"] = (
+            f"cannot run: torch {torch.__version__} finds no CUDA driver or device; all runs on the CPU"
+        )
     return devices
 
 
 def _backends() -> dict[str, str]:
-    from climp_bench.ops.dispatch import backends
+    """For each state-space operator what runs by default, then every backend with its reason."""
+    import torch
 
+    from climp_bench.ops.dispatch import backends, resolve
+
+    here = "cuda" if torch.cuda.is_available() else "cpu"
     lines = {}
-    for op in ("ss2d", "selective_scan", "ssd"):
-        for status in backends(op):
-            lines[f"{op}: {status.name}"] = (
-                f"{'can run' if status.available else 'cannot run'}: {status.reason}"
-            )
+    for op, users in SCANS.items():
+        default = resolve(op, here)[1]
+        lines[op] = f"{users}; run by {default} on {here}"
+        if here == "cuda":
+            lines[op] += f", {resolve(op, 'cpu')[1]} with --device cpu"
+        for status in backends(op, here):
+            if status.name == "meta":
+                continue
+            if status.name == default:
+                verdict = "runs by default"
+            elif status.available:
+                verdict = f"can run with --backend {op}={status.name}"
+            else:
+                verdict = "cannot run"
+            lines[f"{op}: {status.name}"] = f"{verdict}: {status.reason}"
+    lines["check"] = "climp-bench bench-kernels compares them with the reference, and times them"
     return lines
 
 

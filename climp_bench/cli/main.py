@@ -14,8 +14,10 @@ import typer
 
 from climp_bench import __version__
 from climp_bench.cli import console
+from climp_bench.cli.bench_kernels import bench_kernels
 from climp_bench.cli.data import data_app
 from climp_bench.cli.doctor import doctor
+from climp_bench.cli.efficiency import efficiency
 from climp_bench.cli.geometry import geometry
 from climp_bench.cli.models import models_app
 from climp_bench.cli.resolution import resolution
@@ -45,9 +47,11 @@ app = typer.Typer(
 )
 app.command()(zeroshot)
 app.command()(resolution)
+app.command()(efficiency)
 app.command()(geometry)
 app.command()(similarity)
 app.command()(train)
+app.command()(bench_kernels)
 app.command()(doctor)
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")

@@ -34,6 +34,13 @@ Cache = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 DType = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16 (under autocast).")]
+Backend = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        help="Backend of the state-space operators: NAME for all, or ss2d=NAME,selective_scan=NAME,ssd=NAME.",
+    ),
+]
 Fresh = Annotated[
     bool,
     typer.Option("--fresh/--resume", help="Measure everything again / reuse records of an equal run."),

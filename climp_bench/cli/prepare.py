@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from climp_bench.cli import console
 from climp_bench.errors import UsageError, WeightsError
 from climp_bench.models.adapters import DTYPES, CatalogueEncoder, Encoder, pick_device
 from climp_bench.models.weights import Choice, RandomWeights, resolve, ways_to_get
 from climp_bench.registry import unknown
+
+if TYPE_CHECKING:
+    from climp_bench.ops.wanted import WantedBackends
 
 FAMILIES = ("climp-m1", "climp-m2", "rope-vit", "flexivit", "naflexvit")
 
@@ -23,6 +27,7 @@ class Selection:
         names: models; none is the five families.
         scale: of every name that has none of its own.
         device, dtype: where and in which precision they run.
+        backend: of the state-space operators, as ``WantedBackends.parse`` reads it.
         weights: a path or ``hf:REPO`` for the one named model, in place of stored weights.
         tokenizer: a ``tokenizer.json`` that goes with ``weights``.
         random_weights: use initial weights where there are none.
@@ -35,6 +40,7 @@ class Selection:
     scale: str | None = None
     device: str = "auto"
     dtype: str = "float32"
+    backend: str = "auto"
     weights: str | None = None
     tokenizer: Path | None = None
     random_weights: bool = False
@@ -62,18 +68,24 @@ def make_encoders(selection: Selection) -> list[Encoder]:
     outright is fetched if its weights are published, and so is nothing else.
 
     Raises:
-        UsageError: an unknown model, scale or dtype. WeightsError: there are no weights.
-        BackendError: no such device.
+        UsageError: an unknown model, scale, dtype or backend, or a backend for an operator that no model has.
+        WeightsError: there are no weights.
+        BackendError: no such device, or the backend cannot run on it.
     """
+    from climp_bench.ops.wanted import WantedBackends
+
     device = pick_device(selection.device)
+    wanted = WantedBackends.parse(selection.backend)
     encoders: dict[str, Encoder] = {}
     for name in selection.names or FAMILIES:
-        encoder = _encoder(name, replace(selection, device=device))
+        encoder = _encoder(name, replace(selection, device=device), wanted)
         encoders.setdefault(encoder.name, encoder)
+    own = [encoder.backends for encoder in encoders.values() if isinstance(encoder, CatalogueEncoder)]
+    wanted.check_used(op for backends in own for op in backends)
     return list(encoders.values())
 
 
-def _encoder(name: str, selection: Selection) -> Encoder:
+def _encoder(name: str, selection: Selection, wanted: WantedBackends) -> Encoder:
     from climp_bench.models.peers import is_peer, open_peer
 
     if is_peer(name):
@@ -91,7 +103,7 @@ def _encoder(name: str, selection: Selection) -> Encoder:
     _say(choice.reason, selection)
     if choice.ref is None or selection.retrain:
         choice = _obtain(choice, name, selection)
-    return CatalogueEncoder(choice, selection.device, selection.dtype)
+    return CatalogueEncoder(choice, selection.device, selection.dtype, wanted)
 
 
 def _choose(name: str, selection: Selection) -> Choice:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from climp_bench.cli import console
 from climp_bench.cli import options as opt
+
+if TYPE_CHECKING:
+    from climp_bench.eval.similarity import SimilarityMap
 
 DRAWN = 320
 """Pixels a side at which an embedded scene is shown, whatever size models see."""
@@ -63,28 +66,36 @@ def similarity(
     largest = max(max(e.preprocess.size) for e in encoders) if sizes is None else max(sizes)
     picture = open_picture(image, (largest, largest), roots)
     found = similarities(encoders, picture, caption, sizes)
-    maps = [
-        {"model": m.model, "size": list(m.size), "whole": m.whole, "patches": m.patches_hw.tolist(),
-         "peak": list(m.peak)}
-        for m in found
-    ]  # fmt: skip
+    maps = [_plain(one) for one in found]
     path = as_png(out)
-    shown = open_picture(image, (DRAWN, DRAWN), roots)
-    numbers = write_maps(maps, shown, caption, path)
+    numbers = write_maps(maps, open_picture(image, (DRAWN, DRAWN), roots), caption, path)
     if json:
         console.print_json({"caption": caption, "maps": maps})
         return
-    for m in found:
-        low, high = float(m.patches_hw.min()), float(m.patches_hw.max())
-        down, right = (f"{100 * share:.0f}%" for share in m.peak)
-        console.out.print(
-            f"{m.model} at {m.size[0]} x {m.size[1]}: image {m.whole:.3f}, patches {low:.3f} to {high:.3f}, "
-            f"highest {down} down, {right} right",
-            highlight=False,
-            soft_wrap=True,
-        )
+    for one in found:
+        console.out.print(_line(one), highlight=False, soft_wrap=True)
     if not quiet:
         console.note(f"Written: {path}, {numbers}", always=True)
+
+
+def _plain(one: SimilarityMap) -> dict[str, Any]:
+    patches = one.patches_hw.tolist()
+    return {
+        "model": one.model,
+        "size": list(one.size),
+        "whole": one.whole,
+        "patches": patches,
+        "peak": list(one.peak),
+    }
+
+
+def _line(one: SimilarityMap) -> str:
+    low, high = float(one.patches_hw.min()), float(one.patches_hw.max())
+    down, right = (f"{100 * share:.0f}%" for share in one.peak)
+    where = f"{one.model} at {one.size[0]} x {one.size[1]}"
+    return (
+        f"{where}: image {one.whole:.3f}, patches {low:.3f} to {high:.3f}, highest {down} down, {right} right"
+    )
 
 
 def as_png(path: Path) -> Path:

@@ -59,7 +59,8 @@ def zeroshot(
 
     selection = Selection(
         names=model, scale=scale, device=device, dtype=dtype, backend=backend, weights=weights,
-        tokenizer=tokenizer, random_weights=random_weights, offline=offline, retrain=retrain, quiet=quiet or json,
+        tokenizer=tokenizer, random_weights=random_weights, offline=offline, retrain=retrain,
+        quiet=quiet or json,
     )  # fmt: skip
     settings = Settings(
         out=out, cache=cache or default_root(), data_roots=tuple(data_root or ()), fresh=fresh,

@@ -44,8 +44,8 @@ def similarity(encoder: Encoder, image: Image, caption: str) -> SimilarityMap:
     """The cosine of every patch, and of the image, with a caption.
 
     A patch's vector is its feature after the tower's final norm, sent through the image projection in place
-    of the pooled feature. Towers that pool by mean (VMamba, NaFlexViT) were trained on averages of these; those
-    that pool by a class token (RoPE-ViT, FlexiViT) were not, so their maps say less.
+    of the pooled feature. Towers that pool by mean (VMamba, NaFlexViT) were trained on averages of these;
+    those that pool by a class token (RoPE-ViT, FlexiViT) were not, so their maps say less.
 
     Args:
         encoder: with patches, see ``Encoder.encode_patches``.

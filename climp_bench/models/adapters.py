@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -184,10 +185,18 @@ class CatalogueEncoder(Encoder):
         other.preprocess = replace(self.preprocess, size=size)
         return other
 
-    def encode_images(self, images: Sequence[torch.Tensor]) -> Array:
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Inference with the dtype and the backends of this encoder, in the thread that calls."""
         import torch
 
         from climp_bench.ops.dispatch import preferred
+
+        with torch.inference_mode(), self.autocast(), preferred(self.backends):
+            yield
+
+    def encode_images(self, images: Sequence[torch.Tensor]) -> Array:
+        import torch
 
         if len({tuple(image.shape) for image in images}) == 1:
             batch: torch.Tensor | dict[str, torch.Tensor] = torch.stack(list(images)).to(self.device)
@@ -196,25 +205,19 @@ class CatalogueEncoder(Encoder):
 
             packed = pack_images(list(images), self.preprocess.multiple)
             batch = {name: tensor.to(self.device) for name, tensor in packed.items()}
-        with torch.inference_mode(), self.autocast(), preferred(self.backends):
+        with self._computing():
             return to_numpy(self.model.encode_image(batch))
 
     def encode_patches(self, image: torch.Tensor) -> Array:
-        import torch
-
-        with torch.inference_mode(), self.autocast():
+        with self._computing():
             return to_numpy(self.model.encode_patches(image[None].to(self.device))[0])
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return self._tokenizer.encode(texts)
 
     def encode_tokens(self, tokens: Sequence[list[int]]) -> Array:
-        import torch
-
-        from climp_bench.ops.dispatch import preferred
-
         ids, lengths = self._tokenizer.pad(list(tokens))
-        with torch.inference_mode(), self.autocast(), preferred(self.backends):
+        with self._computing():
             return to_numpy(self.model.encode_text(ids.to(self.device), lengths.to(self.device)))
 
 

@@ -160,8 +160,16 @@ def count_parameters(module: nn.Module) -> int:
 
 def operators(spec: ModelSpec) -> tuple[str, ...]:
     """The operators of ``climp_bench.ops`` that the towers of ``spec`` scan with, image tower first."""
-    named = (_tower_of(spec.image).operator, _tower_of(spec.text).operator)
-    return tuple(name for name in named if name)
+    return tuple(name for name in (operator(spec.image), operator(spec.text)) if name)
+
+
+def operator(config: Any) -> str:
+    """The operator of ``climp_bench.ops`` that the tower of ``config`` scans with, "" if none.
+
+    Raises:
+        UsageError: no tower is registered for it.
+    """
+    return _tower_of(config).operator
 
 
 def _tower_of(config: Any) -> Tower:

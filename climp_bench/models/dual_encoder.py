@@ -54,7 +54,8 @@ class DualEncoder(nn.Module):
         projection. Training never asks single patches to match a text: it is a picture of the model, not a
         score.
         """
-        return _unit(self.vision_projection(self.vision_encoder.forward_features(images_BCHW)))
+        features = cast(Any, self.vision_encoder).forward_features(images_BCHW)
+        return _unit(self.vision_projection(features))
 
     def encode_text(self, ids_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """Unit-norm float32 text embeddings, (B, P), from right-padded int64 ids and their lengths."""

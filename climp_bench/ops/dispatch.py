@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from climp_bench.errors import BackendError
+from climp_bench.errors import BackendError, UsageError
 from climp_bench.registry import unknown
 
 Kernel = Callable[..., Tensor]
@@ -65,6 +68,35 @@ def _numba(device: torch.device) -> tuple[bool, str]:
     return True, "loops compiled by numba at their first call, kept on disk"
 
 
+def _gpu(device: torch.device, package: str) -> str:
+    """Why ``package``, whose kernels need a GPU of NVIDIA's Ampere or later, cannot run here, or nothing."""
+    if importlib.util.find_spec(package.replace("-", "_")) is None:
+        return f"{package} is not installed: pip install {package}"
+    if device.type != "cuda":
+        return "its kernels are compiled for GPUs"
+    if not torch.cuda.is_available():
+        return "there is no CUDA device"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (8, 0):
+        return "its kernels need compute capability 8.0; this device has {}.{}".format(*capability)
+    return ""
+
+
+def _triton(device: torch.device) -> tuple[bool, str]:
+    """A probe for kernels that Triton compiles, or interprets on a CPU when ``TRITON_INTERPRET`` is 1."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1" and device.type == "cpu"
+    if interpreted and importlib.util.find_spec("triton") is not None:
+        return True, "kernels interpreted by Triton for checking, slow"
+    missing = _gpu(device, "triton")
+    return not missing, missing or "fused kernels compiled by Triton at their first call"
+
+
+def _mamba_ssm(device: torch.device) -> tuple[bool, str]:
+    """A probe for the kernels of the package mamba-ssm, found without importing it."""
+    missing = _gpu(device, "mamba-ssm")
+    return not missing, missing or "the kernels of the package, whose ssd rounds float32 to TF32"
+
+
 _TORCH = _anywhere("vectorised PyTorch, runs on every device")
 _REFERENCE = _anywhere("float64 loops for checking, slow")
 
@@ -73,20 +105,46 @@ _BACKENDS: dict[str, tuple[_Backend, ...]] = {
         _Backend("meta", "climp_bench.ops.meta_backend", _meta_only),
         _Backend("numba", "climp_bench.ops.numba_backend", _numba),
         _Backend("torch", "climp_bench.ops.torch_backend", _TORCH),
+        _Backend("triton", "climp_bench.ops.triton_scan", _triton),
+        _Backend("mamba-ssm", "climp_bench.ops.mamba_ssm_backend", _mamba_ssm),
         _Backend("reference", "climp_bench.ops.reference", _REFERENCE),
     ),
     "ss2d": (
         _Backend("meta", "climp_bench.ops.meta_backend", _meta_only),
         _Backend("numba", "climp_bench.ops.numba_backend", _numba),
         _Backend("torch", "climp_bench.ops.torch_backend", _TORCH),
+        _Backend("triton", "climp_bench.ops.triton_ss2d", _triton),
         _Backend("reference", "climp_bench.ops.reference", _REFERENCE),
     ),
     "ssd": (
         _Backend("meta", "climp_bench.ops.meta_backend", _meta_only),
         _Backend("torch", "climp_bench.ops.torch_backend_ssd", _TORCH),
+        _Backend("triton", "climp_bench.ops.triton_ssd", _triton),
+        _Backend("mamba-ssm", "climp_bench.ops.mamba_ssm_backend", _mamba_ssm),
         _Backend("reference", "climp_bench.ops.reference", _REFERENCE),
     ),
 }
+
+
+_preferred: ContextVar[Mapping[str, str] | None] = ContextVar("preferred", default=None)
+
+
+@contextmanager
+def preferred(choice: Mapping[str, str]) -> Iterator[None]:
+    """Inside, ``auto`` is the backend that ``choice`` names for an op; others choose as before.
+
+    It holds for this thread only (threads start with a context of their own), and a nested one goes on top.
+    """
+    token = _preferred.set({**(_preferred.get() or {}), **choice})
+    try:
+        yield
+    finally:
+        _preferred.reset(token)
+
+
+def ops() -> tuple[str, ...]:
+    """The names of all ops."""
+    return tuple(_BACKENDS)
 
 
 def backends(op: str, device: torch.device | str | None = None) -> list[BackendStatus]:
@@ -109,7 +167,7 @@ def resolve(op: str, device: torch.device | str, backend: str = "auto") -> tuple
     Args:
         op: ``selective_scan``, ``ss2d`` or ``ssd``.
         device: where the tensors live.
-        backend: a backend's name, or ``auto`` for the first that is available.
+        backend: a backend's name, or ``auto`` for the one that is ``preferred``, else the first available.
 
     Raises:
         UsageError: there is no such op or backend.
@@ -117,10 +175,12 @@ def resolve(op: str, device: torch.device | str, backend: str = "auto") -> tuple
     """
     where = torch.device(device)
     entries = _entries(op)
+    if backend == "auto":
+        backend = (_preferred.get() or {}).get(op, "auto")
     if backend != "auto":
         named = [entry for entry in entries if entry.name == backend]
         if not named:
-            raise unknown("backend", backend, ["auto", *(entry.name for entry in entries)])
+            raise _no_such(op, backend)
         available, reason = named[0].probe(where)
         if not available:
             raise BackendError(
@@ -147,6 +207,15 @@ def _entries(op: str) -> tuple[_Backend, ...]:
     if op not in _BACKENDS:
         raise unknown("op", op, _BACKENDS)
     return _BACKENDS[op]
+
+
+def _no_such(op: str, backend: str) -> UsageError:
+    """The error for a backend that ``op`` does not have, though others may."""
+    own = ["auto", *(entry.name for entry in _BACKENDS[op] if entry.name != "meta")]
+    if any(entry.name == backend for entries in _BACKENDS.values() for entry in entries):
+        remedy = f"It has: {', '.join(own)}. Name backends by op: ss2d=NAME,selective_scan=NAME."
+        return UsageError(f"there is no backend {backend!r} of this op", where=op, remedy=remedy)
+    return unknown("backend", backend, own)
 
 
 def _load(op: str, entry: _Backend) -> Kernel:

@@ -28,6 +28,7 @@ PACKAGES = (
     "webdataset",
     "safetensors",
     "scikit-learn",
+    "numba",
     "triton",
     "mamba-ssm",
     "causal-conv1d",

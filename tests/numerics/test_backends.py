@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from climp_bench.ops import backends, selective_scan, ss2d, ssd, torch_backend_scan
+from climp_bench.ops.tolerances import TOLERANCES
 
-# Largest error over the largest reference value, by dtype of the inputs; the same everywhere.
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
-GRADIENT_TOLERANCE = {torch.float64: 1e-11, torch.float32: 5e-5}
+TOLERANCE = {dtype: tolerance.values for dtype, tolerance in TOLERANCES.items()}
+GRADIENT_TOLERANCE = {dtype: tolerance.gradients for dtype, tolerance in TOLERANCES.items()}
 
 OPS: dict[str, Callable[..., Tensor]] = {"selective_scan": selective_scan, "ss2d": ss2d, "ssd": ssd}
 TESTED = [(op, b.name) for op in OPS for b in backends(op, "cpu") if b.available and b.name != "reference"]

@@ -12,6 +12,7 @@ from climp_bench.errors import BackendError, UsageError
 from climp_bench.ops import backends, dispatch, resolve, selective_scan, ss2d, ssd, torch_backend_scan
 
 ON_A_CPU = {"selective_scan": "numba", "ss2d": "numba", "ssd": "torch"}
+ON_GPUS = {"selective_scan": ["triton", "mamba-ssm"], "ss2d": ["triton"], "ssd": ["triton", "mamba-ssm"]}
 OPS = tuple(ON_A_CPU)
 
 
@@ -39,7 +40,35 @@ def test_a_named_backend_is_the_one_that_runs(op: str) -> None:
     assert reason.startswith("requested")
     named = [(b.name, b.available) for b in backends(op, "cpu")]
     compiled = [] if op == "ssd" else [("numba", True)]
-    assert named == [("meta", False), *compiled, ("torch", True), ("reference", True)]
+    gpu_only = [(name, False) for name in ON_GPUS[op]]
+    assert named == [("meta", False), *compiled, ("torch", True), *gpu_only, ("reference", True)]
+
+
+def test_triton_serves_gpus_and_on_a_cpu_its_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    with pytest.raises(
+        BackendError, match="backend 'triton' cannot run on cpu: its kernels are compiled for GPUs"
+    ):
+        resolve("ss2d", "cpu", "triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    kernel, name, reason = resolve("ss2d", "cpu", "triton")
+    assert (name, kernel.__module__) == ("triton", "climp_bench.ops.triton_ss2d")
+    assert "interpreted" in reason
+    assert resolve("ss2d", "cpu")[1] == ON_A_CPU["ss2d"]
+
+
+@pytest.mark.parametrize(("capability", "available"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_triton_needs_an_ampere_gpu(
+    capability: tuple[int, int], available: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
+    status = {b.name: b for b in backends("ss2d", "cuda")}["triton"]
+    assert status.available == available
+    assert available or "this device has 7.5" in status.reason
+    assert resolve("ss2d", "cuda")[1] == "torch", "auto waits for measurements"
 
 
 @pytest.mark.usefixtures("broken_first")

@@ -1,0 +1,200 @@
+"""Backends of the state-space operators against the float64 reference: no speed without correctness."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from climp_bench.eval.kernel_inputs import OPS, PER_SAMPLE, Case, Inputs, make_inputs
+from climp_bench.ops.tolerances import TOLERANCES, relative_error
+from climp_bench.results.kernels import KernelCheck
+
+HALVES = (torch.bfloat16, torch.float16)
+ENDS_ORACLE = "torch in float64"
+
+
+@contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """Inside, ``torch.empty`` yields NaN: an output that a backend leaves unwritten shows."""
+    was = torch.are_deterministic_algorithms_enabled()
+    warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*deterministic")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(was, warn_only=warned_only)
+
+
+def dtypes_of(case: Case, dtype: torch.dtype) -> tuple[torch.dtype, ...]:
+    """float32 and the dtype of the run; for cases that say so both half precisions."""
+    return tuple(dict.fromkeys((torch.float32, dtype, *(HALVES if case.half else ()))))
+
+
+@dataclass(frozen=True)
+class _Exact:
+    """What the reference says: the result, what its gradient was asked for, and the gradients by argument."""
+
+    result: Tensor
+    seed_gradient: Tensor
+    gradients: dict[str, Tensor]
+
+
+def check_case(
+    case: Case, backends: Sequence[str], device: str, dtype: torch.dtype, seed: int
+) -> list[KernelCheck]:
+    """Result, with and without autograd, and the gradient of every argument, of each backend.
+
+    Args:
+        case: what to compute.
+        backends: names of backends that can run on the device.
+        device: ``cpu`` or ``cuda``; the reference runs on the CPU.
+        dtype: of the activations.
+        seed: of the inputs.
+    """
+    with poisoned_memory():
+        inputs = make_inputs(case, device, dtype, seed)
+        exact = _reference(case, inputs, dtype, seed)
+        return [_compare(case, name, inputs, exact, dtype) for name in backends]
+
+
+def _reference(case: Case, inputs: Inputs, dtype: torch.dtype, seed: int) -> _Exact:
+    leaves = {name: t.detach().cpu().double().requires_grad_() for name, t in inputs.tensors.items()}
+    result = OPS[case.op](**leaves, **inputs.options, backend="reference")
+    weights = torch.randn(result.shape, generator=torch.Generator().manual_seed(seed + 1))
+    weights = weights.to(_result_dtype(case, dtype))
+    gradients = torch.autograd.grad(result, list(leaves.values()), weights.double())
+    return _Exact(result.detach(), weights, dict(zip(leaves, gradients, strict=True)))
+
+
+def _result_dtype(case: Case, dtype: torch.dtype) -> torch.dtype:
+    """ss2d promises float32, the others the dtype of the activations."""
+    return torch.promote_types(dtype, torch.float32) if case.op == "ss2d" else dtype
+
+
+def _compare(case: Case, backend: str, inputs: Inputs, exact: _Exact, dtype: torch.dtype) -> KernelCheck:
+    def measure() -> tuple[Tensor, float, dict[str, float]]:
+        leaves = {name: t.detach().requires_grad_() for name, t in inputs.tensors.items()}
+        got = OPS[case.op](**leaves, **inputs.options, backend=backend)
+        with torch.no_grad():
+            plain = OPS[case.op](**leaves, **inputs.options, backend=backend)
+        given = torch.autograd.grad(
+            got, list(leaves.values()), exact.seed_gradient.to(got.device, got.dtype), allow_unused=True
+        )
+        gradients = {
+            name: relative_error(
+                grad if grad is not None else leaves[name].new_zeros(0), exact.gradients[name]
+            )
+            for name, grad in zip(leaves, given, strict=True)
+        }
+        values = max(relative_error(plain, exact.result), relative_error(got, exact.result))
+        return got, values, gradients
+
+    return _row(case, backend, "reference", dtype, measure, _result_dtype(case, dtype))
+
+
+def check_ends(
+    case: Case, backends: Sequence[str], device: str, dtype: torch.dtype, seed: int
+) -> list[KernelCheck]:
+    """The result on an input too large for the reference's loops: first and last sample, without gradients.
+
+    The oracle is the torch backend in float64 on these two samples alone. Where the memory of the device is
+    too short for the input or for a backend, the check is skipped.
+    """
+    with poisoned_memory():
+        try:
+            inputs = make_inputs(case, device, dtype, seed)
+            few = {name: _ends(case, name, t).double() for name, t in inputs.tensors.items()}
+            with torch.inference_mode():
+                exact = OPS[case.op](**few, **inputs.options, backend="torch")
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            return [_skipped(case, name, dtype, error) for name in backends]
+
+        def check(backend: str) -> KernelCheck:
+            def measure() -> tuple[Tensor, float, dict[str, float]]:
+                with torch.inference_mode():
+                    got = OPS[case.op](**inputs.tensors, **inputs.options, backend=backend)
+                return got, relative_error(got[[0, -1]], exact), {}
+
+            try:
+                return _row(case, backend, ENDS_ORACLE, dtype, measure, _result_dtype(case, dtype))
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                return _skipped(case, backend, dtype, error)
+
+        return [check(name) for name in backends]
+
+
+def _ends(case: Case, name: str, t: Tensor) -> Tensor:
+    return t[[0, -1]] if name in PER_SAMPLE[case.op] else t
+
+
+def _row(
+    case: Case,
+    backend: str,
+    oracle: str,
+    dtype: torch.dtype,
+    measure: Callable[[], tuple[Tensor, float, dict[str, float]]],
+    result_dtype: torch.dtype,
+) -> KernelCheck:
+    """Run ``measure`` and judge; what it raises is a failure of the backend, short memory is the caller's."""
+    facts = _facts(case, backend, oracle, dtype, result_dtype)
+    try:
+        got, values, gradients = measure()
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        return KernelCheck(**facts, status="failed", reason=f"raised {type(error).__name__}: {error}")
+    passed = values < facts["tolerance"] and all(
+        error < facts["gradient_tolerance"] for error in gradients.values()
+    )
+    reason = ""
+    if got.dtype != result_dtype:
+        passed, reason = False, f"the result is {got.dtype}, not {result_dtype}"
+    return KernelCheck(
+        **facts,
+        status="passed" if passed else "failed",
+        values=_finite(values),
+        gradients={name: _finite(error) for name, error in gradients.items()},
+        reason=reason,
+    )
+
+
+def _skipped(case: Case, backend: str, dtype: torch.dtype, error: BaseException) -> KernelCheck:
+    reason = f"memory is too short: {str(error).splitlines()[0] if str(error) else 'out of memory'}"
+    facts = _facts(case, backend, ENDS_ORACLE, dtype, _result_dtype(case, dtype))
+    return KernelCheck(**facts, status="skipped", reason=reason)
+
+
+def _facts(
+    case: Case, backend: str, oracle: str, dtype: torch.dtype, result_dtype: torch.dtype
+) -> dict[str, Any]:
+    """Results are held to the tolerance of their own dtype, gradients to that of the activations."""
+    return {
+        "op": case.op,
+        "backend": backend,
+        "case": case.name,
+        "dtype": str(dtype).removeprefix("torch."),
+        "oracle": oracle,
+        "tolerance": TOLERANCES[result_dtype].values,
+        "gradient_tolerance": TOLERANCES[dtype].gradients,
+    }
+
+
+def _finite(error: float) -> float | None:
+    return error if error < float("inf") else None
+
+
+def first_failures(checks: Sequence[KernelCheck]) -> Mapping[tuple[str, str], str]:
+    """The first case that failed, by op and backend."""
+    failures: dict[tuple[str, str], str] = {}
+    for check in checks:
+        if check.status == "failed":
+            failures.setdefault((check.op, check.backend), f"{check.case} ({check.dtype})")
+    return failures

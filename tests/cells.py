@@ -1,0 +1,51 @@
+"""A stand-in for the process that measures a cell: instant, and it breaks in the ways that real ones do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from climp_bench.eval.efficiency import Conditions
+
+CONDITIONS = Conditions(device="cpu", budget_s=20.0)
+
+_SCRIPT = """
+import json, os, signal, sys, time
+job = json.load(sys.stdin)
+with open(sys.argv[1], "a") as log:
+    log.write(json.dumps(job) + "\\n")
+ends = json.loads(sys.argv[2]).get(job["model"].partition("@")[0])
+if ends == "MemoryError":
+    raise MemoryError("planted")
+if ends == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+if ends == "hangs":
+    time.sleep(60)
+times = [1000.0 + k for k in range(int(ends or 20))]
+values = {} if job["part"] == "times" else {"peak_memory_bytes": 3 * 2**20}
+print(json.dumps({"values": values, "missing": {}, "latencies_ms": times, "rates": {"1": 1.0, "4": 2.5},
+    "passes": {"1": 20, "4": 3}, "backends": {}, "facts": {"load_before": 0.5}, "problem": None}))
+"""
+
+
+class FakeCells:
+    """The command to measure with, and the jobs it was given.
+
+    Args:
+        folder: where jobs are noted.
+        ends: by family ``MemoryError``, ``killed``, ``hangs``, or the number of repetitions in place of 20.
+    """
+
+    def __init__(self, folder: Path, **ends: str) -> None:
+        self._log = folder / "jobs"
+        ends = {family.replace("_", "-"): how for family, how in ends.items()}
+        self.command = (sys.executable, "-S", "-c", _SCRIPT, str(self._log), json.dumps(ends))
+
+    @property
+    def jobs(self) -> list[tuple[str, int]]:
+        """Family and size of every job so far."""
+        if not self._log.exists():
+            return []
+        jobs = [json.loads(line) for line in self._log.read_text().splitlines()]
+        return [(job["model"].partition("@")[0], job["size"]) for job in jobs]

@@ -1,0 +1,222 @@
+"""The Triton kernels of ``selective_scan`` and ``ssd`` against the reference: on a GPU, or interpreted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from climp_bench.errors import BackendError
+from climp_bench.ops import reference, resolve, triton_scan, triton_ssd
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+HALF = (torch.bfloat16, torch.float16)
+# Largest error over the largest reference value, of results and of gradients: for half inputs one rounding to
+# nearest and a little of float32's; the interpreter rounds to bfloat16 by cutting off.
+_ROUNDING = 1.02 * (2**-8 if DEVICE == "cuda" else 2**-7)
+TOLERANCE = {
+    torch.float32: (1e-5, 5e-5),
+    torch.bfloat16: (_ROUNDING, _ROUNDING),
+    torch.float16: (2**-10, 2**-10),
+}
+
+Op = Callable[..., Tensor]
+
+
+def error(got: Tensor, expected: Tensor) -> float:
+    assert got.shape == expected.shape
+    got, expected = got.detach().double(), expected.detach().double()
+    found = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-3))
+    assert found == found, "not a number"
+    return found
+
+
+def compare(op: Op, exact_op: Op, inputs: dict[str, Tensor], **options: object) -> None:
+    """Values with and without gradients, and gradients, against the reference."""
+    first = next(iter(inputs.values()))
+    tolerance, gradient_tolerance = TOLERANCE[first.dtype]
+    exact = {name: t.detach().double().requires_grad_() for name, t in inputs.items()}
+    given = {name: t.detach().requires_grad_() for name, t in inputs.items()}
+    expected, got = exact_op(**exact, **options), op(**given, **options)
+    with torch.no_grad():
+        without_grad = op(**given, **options)
+    assert got.dtype == first.dtype
+    assert error(got, expected) < tolerance
+    assert torch.equal(without_grad, got)
+
+    weights = torch.randn(expected.shape, device=DEVICE).to(first.dtype)
+    wanted = torch.autograd.grad((expected * weights.double()).sum(), list(exact.values()))
+    grads = torch.autograd.grad(got, list(given.values()), weights)
+    for (name, t), grad, want in zip(inputs.items(), grads, wanted, strict=True):
+        assert grad.dtype == t.dtype
+        assert error(grad, want) < gradient_tolerance, name
+
+
+def scan_inputs(
+    batch: int,
+    length: int,
+    channels: int,
+    state: int,
+    *,
+    gated: bool = True,
+    biased: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
+    torch.manual_seed(length * channels)
+    inputs = {
+        "u_BLD": torch.randn(batch, length, channels).to(dtype),
+        "delta_BLD": torch.rand(batch, length, channels).to(dtype),
+        "A_DN": -torch.rand(channels, state) * 4,
+        "B_BLN": torch.randn(batch, length, state).to(dtype),
+        "C_BLN": torch.randn(batch, length, state).to(dtype),
+        "D_D": torch.randn(channels),
+    }
+    if biased:
+        inputs["delta_bias_D"] = torch.rand(channels) - 1
+    if gated:
+        inputs["z_BLD"] = torch.randn(batch, length, channels).to(dtype)
+    return {name: t.to(DEVICE) for name, t in inputs.items()}
+
+
+def compare_scan(inputs: dict[str, Tensor], **options: object) -> None:
+    compare(triton_scan.selective_scan, reference.selective_scan, inputs, **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "gated", "biased", "softplus"),
+    [
+        pytest.param((1, 37, 70, 16), True, True, True, id="three pieces, a block of channels not full"),
+        pytest.param((1, 1, 5, 1), False, False, False, id="one position, one state, nothing optional"),
+        pytest.param((1, 18, 130, 3), True, False, True, id="three states, blocks of both kernels"),
+        pytest.param((3, 9, 4, 5), False, True, False, id="bias without softplus"),
+        pytest.param((1, 16, 64, 16), False, False, True, id="nothing to pad"),
+    ],
+)
+def test_scan(shape: tuple[int, int, int, int], gated: bool, biased: bool, softplus: bool) -> None:
+    compare_scan(scan_inputs(*shape, gated=gated, biased=biased), delta_softplus=softplus)
+
+
+def test_the_launch_of_a_scan_does_not_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_scan, "_FORWARD", triton_scan._Launch(channels=32, warps=1))
+    monkeypatch.setattr(triton_scan, "_BACKWARD", triton_scan._Launch(channels=32, warps=1))
+    monkeypatch.setattr(triton_scan, "_EVERY", 4)
+    compare_scan(scan_inputs(1, 11, 40, 2))
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_a_scan_of_half_inputs_loses_only_their_own_rounding(dtype: torch.dtype) -> None:
+    compare_scan(scan_inputs(1, 20, 6, 16, dtype=dtype))
+
+
+def test_a_scan_reads_views_as_they_are() -> None:
+    inputs = scan_inputs(2, 6, 8, 3)
+    wide = torch.randn(2, 6, 16, device=DEVICE)
+    inputs["u_BLD"] = torch.randn(2, 8, 6, device=DEVICE).transpose(1, 2)
+    inputs["delta_BLD"], inputs["z_BLD"] = wide.chunk(2, dim=-1)
+    inputs["B_BLN"], inputs["C_BLN"] = wide[..., 1:4], wide[:1, :, 4:7].expand(2, -1, -1)
+    inputs["D_D"] = torch.randn(1, device=DEVICE).expand(8)
+    assert not any(inputs[name].is_contiguous() for name in ("u_BLD", "z_BLD", "B_BLN", "D_D"))
+    compare_scan(inputs)
+
+
+def test_tiny_and_huge_steps_of_a_scan() -> None:
+    inputs = scan_inputs(1, 5, 4, 2, gated=False)
+    inputs["delta_bias_D"] = torch.tensor([-30.0, -14.0, 5.0, 40.0], device=DEVICE)
+    compare_scan(inputs)
+    # The logarithm of 1 + exp(-14) is wrong in the second digit, which shows where nothing else is larger.
+    inputs["delta_bias_D"], inputs["D_D"] = torch.full((4,), -14.0, device=DEVICE), inputs["D_D"] * 0
+    inputs["u_BLD"] = inputs["u_BLD"] * 1e5
+    compare_scan(inputs)
+
+
+def ssd_inputs(
+    batch: int,
+    length: int,
+    heads: int,
+    channels: int,
+    groups: int,
+    state: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
+    """Decays as in the released models: up to 1.6 in the exponent of a position."""
+    torch.manual_seed(length * channels)
+    inputs = {
+        "x_BLHP": torch.randn(batch, length, heads, channels).to(dtype),
+        "dt_BLH": torch.rand(batch, length, heads) * 0.1,
+        "A_H": torch.linspace(-16, -1, heads),
+        "B_BLGN": torch.randn(batch, length, groups, state).to(dtype),
+        "C_BLGN": torch.randn(batch, length, groups, state).to(dtype),
+        "D_H": torch.randn(heads),
+    }
+    return {name: t.to(DEVICE) for name, t in inputs.items()}
+
+
+def compare_ssd(inputs: dict[str, Tensor], chunk_size: int) -> None:
+    compare(triton_ssd.ssd, reference.ssd, inputs, chunk_size=chunk_size)
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunk_size"),
+    [
+        pytest.param((2, 11, 4, 3, 2, 16), 64, id="one chunk, two groups"),
+        pytest.param((1, 1, 2, 4, 1, 1), 256, id="one position, one state"),
+        pytest.param((2, 13, 2, 8, 1, 3), 3, id="five chunks, the last not full"),
+        pytest.param((1, 70, 2, 20, 2, 128), 256, id="the kernels' own chunks, blocks of states"),
+        pytest.param((1, 3, 2, 1, 1, 2), 1, id="a chunk a position"),
+    ],
+)
+def test_ssd(shape: tuple[int, int, int, int, int, int], chunk_size: int) -> None:
+    compare_ssd(ssd_inputs(*shape), chunk_size)
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_ssd_of_half_inputs_loses_only_their_own_rounding(dtype: torch.dtype) -> None:
+    compare_ssd(ssd_inputs(1, 140, 2, 16, 1, 16, dtype=dtype), 256)
+
+
+def test_long_chunks_of_ssd_at_released_widths_stay_accurate(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = triton_ssd._Launch(positions=128 if DEVICE == "cpu" else 64, states=32, warps=8)
+    monkeypatch.setattr(triton_ssd, "_SINGLE", replace(triton_ssd._SINGLE, forward=long, backward=long))
+    compare_ssd(ssd_inputs(1, 130, 2, 64, 1, 128), 256)
+
+
+def test_ssd_with_decays_beyond_float32() -> None:
+    inputs = ssd_inputs(2, 32, 4, 8, 1, 16)
+    inputs["dt_BLH"] = inputs["dt_BLH"] * 1000  # exp of minus the sum would overflow above the diagonal
+    compare_ssd(inputs, 16)
+
+
+def test_ssd_reads_views_as_they_are() -> None:
+    inputs = ssd_inputs(2, 6, 2, 4, 1, 3)
+    wide = torch.randn(2, 6, 2 * 4 + 3 + 3, device=DEVICE)
+    x, B, C = torch.split(wide, [8, 3, 3], dim=-1)
+    inputs |= {"x_BLHP": x.unflatten(-1, (2, 4)), "B_BLGN": B.unsqueeze(2), "C_BLGN": C.unsqueeze(2)}
+    inputs["dt_BLH"] = inputs["dt_BLH"].transpose(1, 2).contiguous().transpose(1, 2)
+    assert not any(inputs[name].is_contiguous() for name in ("x_BLHP", "B_BLGN", "dt_BLH"))
+    compare_ssd(inputs, 4)
+
+
+def test_mixed_precision_leaves_both_alone() -> None:
+    scan, dual = scan_inputs(1, 4, 3, 2), ssd_inputs(1, 4, 2, 3, 1, 2)
+    outside = triton_scan.selective_scan(**scan), triton_ssd.ssd(**dual, chunk_size=4)
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
+        assert torch.equal(triton_scan.selective_scan(**scan), outside[0])
+        assert torch.equal(triton_ssd.ssd(**dual, chunk_size=4), outside[1])
+
+
+def test_float64_is_refused() -> None:
+    with pytest.raises(BackendError, match=r"selective_scan, backend 'triton': .*float64.*'torch'"):
+        triton_scan.selective_scan(**{n: t.double() for n, t in scan_inputs(1, 2, 3, 2).items()})
+    with pytest.raises(BackendError, match=r"ssd, backend 'triton': .*float64"):
+        triton_ssd.ssd(**{n: t.double() for n, t in ssd_inputs(1, 2, 2, 3, 1, 2).items()}, chunk_size=2)
+
+
+@pytest.mark.parametrize("op", ["selective_scan", "ssd"])
+def test_it_runs_when_asked_for_and_not_by_itself(op: str) -> None:
+    kernel, _, _ = resolve(op, DEVICE, "triton")
+    assert kernel.__module__ in (triton_scan.__name__, triton_ssd.__name__)
+    assert resolve(op, DEVICE)[1] != "triton"
