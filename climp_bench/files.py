@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +20,14 @@ def sha256_file(path: Path) -> str:
         while block := handle.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def sha256_files(paths: Sequence[Path]) -> str:
+    """The sha256 of one file; of several, sha256 over the lines ``NAME SHA256`` in order of name."""
+    if len(paths) == 1:
+        return sha256_file(paths[0])
+    lines = [f"{path.name} {sha256_file(path)}\n" for path in sorted(paths, key=lambda path: path.name)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], object], error: type[ClimpError]) -> None:

@@ -96,8 +96,7 @@ def _show(run: KernelRun) -> None:
 
 
 def _print(title: str, rows: Sequence[Sequence[str]], texts: int) -> None:
-    """A table whose first ``texts`` columns are text; one that goes to a file or a pipe is not folded."""
-    from rich.console import Console
+    """A table whose first ``texts`` columns are text."""
     from rich.table import Table
 
     head, *lines = rows
@@ -106,5 +105,4 @@ def _print(title: str, rows: Sequence[Sequence[str]], texts: int) -> None:
         table.add_column(name, justify="left" if k < texts else "right")
     for line in lines:
         table.add_row(*line)
-    screen = console.out if console.out.is_terminal else Console(file=console.out.file, width=200)
-    screen.print(table)
+    console.print_table(table)

@@ -15,6 +15,7 @@ from climp_bench.errors import ClimpError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+    from rich.table import Table
 
 out = Console(soft_wrap=False)
 err = Console(stderr=True)
@@ -45,6 +46,11 @@ def no_download_bars() -> None:
 def print_json(value: Any) -> None:
     """Strict JSON on stdout."""
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_table(table: Table) -> None:
+    """A table on stdout; one that goes to a file or a pipe is not folded."""
+    (out if out.is_terminal else Console(file=out.file, width=200)).print(table)
 
 
 class RunWatcher:

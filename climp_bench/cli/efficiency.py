@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +12,6 @@ from climp_bench.cli import console
 from climp_bench.cli import options as opt
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from climp_bench.eval.efficiency import Conditions
     from climp_bench.models.spec import ModelSpec
     from climp_bench.results import Problem, RunRecord
@@ -114,8 +111,9 @@ def efficiency(
     cells = make_cells(specs, sizes, lengths, compiled=twice)
     if not (quiet or json):
         console.note(_announced(len(cells), conditions))
-    with _watch(len(cells) * conditions.rounds, quiet or json) as watcher:
-        outcome = run_cells(cells, conditions, ResultStore(out / "records"), watcher, fresh=fresh)
+    steps = len(cells) * (1 if here == "meta" else 1 + conditions.rounds)  # counted, then measured
+    with console.steps(steps, quiet or json) as step:
+        outcome = run_cells(cells, conditions, ResultStore(out / "records"), _Watcher(step), fresh=fresh)
     files = write_efficiency(outcome.records, conditions.suite, out, family)
     if json:
         console.print_json([record.model_dump(mode="json") for record in outcome.records])
@@ -213,12 +211,10 @@ def _show_reasons(records: Sequence[RunRecord]) -> None:
 
 
 def _print(grids: Sequence[object]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from climp_bench.report.efficiency_tables import Grid
 
-    screen = console.out if console.out.is_terminal else Console(file=console.out.file, width=200)
     for grid in grids:
         assert isinstance(grid, Grid)
         table = Table(title=grid.title, title_justify="left", box=None, pad_edge=False)
@@ -226,36 +222,17 @@ def _print(grids: Sequence[object]) -> None:
             table.add_column(name, justify="right" if k else "left")
         for row in grid.rows:
             table.add_row(*(cell.replace("[", r"\[") for cell in row))
-        screen.print(table)
+        console.print_table(table)
 
 
 class _Watcher:
-    """Shows which cell runs and how many are left. Silent when stderr is no terminal."""
+    """Shows which cell runs, and failures."""
 
-    def __init__(self, cells: int, progress: Progress | None) -> None:
-        self._progress = progress
-        self._task = progress.add_task("starting", total=cells) if progress else None
-
-    def cell(self, label: str) -> None:
-        """A cell starts."""
-        if self._progress and self._task is not None:
-            self._progress.update(self._task, description=label, advance=1)
+    def __init__(self, step: Callable[[str], None]) -> None:
+        self.cell = step
 
     def failed(self, problem: Problem) -> None:
         """A cell failed; the run goes on."""
         from climp_bench.errors import ClimpError
 
         console.show_error(ClimpError(problem.what, where=problem.where, remedy=problem.remedy))
-
-
-@contextmanager
-def _watch(cells: int, quiet: bool) -> Iterator[_Watcher]:
-    """A progress bar on stderr if it is a terminal and nobody asked for quiet."""
-    if quiet or not console.err.is_terminal:
-        yield _Watcher(cells, None)
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console.err, transient=True) as progress:
-        yield _Watcher(cells, progress)

@@ -32,6 +32,7 @@ def geometry(
     cache: opt.Cache = None,
     device: opt.Device = "auto",
     dtype: opt.DType = "float32",
+    backend: opt.Backend = "auto",
     sample: Sample = None,
     fresh: opt.Fresh = False,
     workers: opt.Workers = None,
@@ -65,8 +66,8 @@ def geometry(
 
     suites = [_suite(name, data_root or []) for name in names or ["geometry-embedded"]]
     selection = Selection(
-        names=model, scale=scale, device=device, dtype=dtype, weights=weights, tokenizer=tokenizer,
-        random_weights=random_weights, offline=offline, quiet=quiet or json,
+        names=model, scale=scale, device=device, dtype=dtype, backend=backend, weights=weights,
+        tokenizer=tokenizer, random_weights=random_weights, offline=offline, quiet=quiet or json,
     )  # fmt: skip
     settings = Settings(
         out=out, cache=cache or default_root(), data_roots=tuple(data_root or ()), fresh=fresh,

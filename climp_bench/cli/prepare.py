@@ -98,6 +98,7 @@ def _encoder(name: str, selection: Selection, wanted: WantedBackends) -> Encoder
             selection.dtype,
             random_weights=selection.random_weights,
             offline=selection.offline,
+            announce=_announcer(selection),
         )
     choice = _choose(name, selection)
     _say(choice.reason, selection)
@@ -149,7 +150,8 @@ def _announcer(selection: Selection) -> Callable[[str], None]:
     """Tells what is fetched before it is."""
     if selection.quiet:
         console.no_download_bars()
-    return lambda text: _say(f"Fetching {text}", selection)
+        return lambda text: None
+    return lambda text: console.note(f"Fetching {text}", always=True)
 
 
 def _say(text: str, selection: Selection) -> None:

@@ -26,6 +26,7 @@ def resolution(
     cache: opt.Cache = None,
     device: opt.Device = "auto",
     dtype: opt.DType = "float32",
+    backend: opt.Backend = "auto",
     fresh: opt.Fresh = False,
     workers: opt.Workers = None,
     seed: opt.Seed = 0,
@@ -60,8 +61,8 @@ def resolution(
 
     sizes = parse_resolutions(res)
     selection = Selection(
-        names=model, scale=scale, device=device, dtype=dtype, weights=weights, tokenizer=tokenizer,
-        random_weights=random_weights, offline=offline, quiet=quiet or json,
+        names=model, scale=scale, device=device, dtype=dtype, backend=backend, weights=weights,
+        tokenizer=tokenizer, random_weights=random_weights, offline=offline, quiet=quiet or json,
     )  # fmt: skip
     settings = Settings(
         out=out, cache=cache or default_root(), data_roots=tuple(data_root or ()), fresh=fresh,

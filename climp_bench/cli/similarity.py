@@ -31,6 +31,7 @@ def similarity(
     ),
     device: opt.Device = "auto",
     dtype: opt.DType = "float32",
+    backend: opt.Backend = "auto",
     weights: opt.Weights = None,
     tokenizer: opt.TokenizerFile = None,
     random_weights: opt.RandomWeights = False,
@@ -57,8 +58,8 @@ def similarity(
 
     sizes = parse_resolutions(res) if res else None
     selection = Selection(
-        names=model, scale=scale, device=device, dtype=dtype, weights=weights, tokenizer=tokenizer,
-        random_weights=random_weights, offline=offline, quiet=quiet or json,
+        names=model, scale=scale, device=device, dtype=dtype, backend=backend, weights=weights,
+        tokenizer=tokenizer, random_weights=random_weights, offline=offline, quiet=quiet or json,
     )  # fmt: skip
     roots = tuple(data_root or ())
     open_picture(image, (64, 64), roots)  # before models are read

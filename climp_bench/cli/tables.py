@@ -16,7 +16,6 @@ def show_scores(records: Sequence[RunRecord], suite: str) -> None:
 
     A terminal too narrow for that loses the intervals and the chance level, never digits of a score.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from climp_bench.report.tables import score_table
@@ -43,8 +42,7 @@ def show_scores(records: Sequence[RunRecord], suite: str) -> None:
             for cell in line.cells
         ]
         table.add_row(line.task, line.label, line.n, *[chance] * full, *cells)
-    screen = Console(file=console.out.file, width=200) if piped else console.out
-    screen.print(table)
+    console.print_table(table)
 
 
 def show_geometry(records: Sequence[RunRecord], suite: str) -> None:
@@ -62,7 +60,7 @@ def show_geometry(records: Sequence[RunRecord], suite: str) -> None:
             table.add_column(name.replace("@", "\n@"), justify="right")
         for label, *cells in lines:
             table.add_row(label, *(cell.partition(" ")[0] for cell in cells))
-        console.out.print(table)
+        console.print_table(table)
 
 
 def show_resolution(records: Sequence[RunRecord], suite: str) -> None:
@@ -79,4 +77,4 @@ def show_resolution(records: Sequence[RunRecord], suite: str) -> None:
         repeated = before is not None and before[:2] == line[:2]
         start = ["", ""] if repeated else line[:2]
         table.add_row(*start, *line[2:4], *(cell.partition(" ")[0] for cell in line[4:]))
-    console.out.print(table)
+    console.print_table(table)

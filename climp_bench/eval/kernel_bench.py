@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from climp_bench.errors import BackendError, UsageError
+from climp_bench.eval import nvml
 from climp_bench.eval.kernel_cases import SIZES, beyond_int32, check_cases, timed_cases
 from climp_bench.eval.kernel_checks import check_case, check_ends, dtypes_of, first_failures
 from climp_bench.eval.kernel_inputs import OPS, Case
@@ -144,7 +143,7 @@ class Bench:
             seed=self.seed,
             warmup=WARMUP,
             threads=torch.get_num_threads(),
-            driver=_driver() if self.device == "cuda" else None,
+            driver=nvml.driver() if self.device == "cuda" else None,
             cuda=torch.version.cuda if self.device == "cuda" else None,
             absent=self.absent,
             checks=tuple(checks),
@@ -168,13 +167,3 @@ class Bench:
                     repeats=self.repeats, seed=self.seed,
                 )  # fmt: skip
         return timings
-
-
-def _driver() -> str | None:
-    """Version of NVIDIA's driver, None where its library does not tell."""
-    try:
-        nvml: Any = importlib.import_module("pynvml")
-        nvml.nvmlInit()
-        return str(nvml.nvmlSystemGetDriverVersion())
-    except Exception:  # not installed, or any of the library's own errors
-        return None

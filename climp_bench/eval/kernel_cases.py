@@ -12,6 +12,11 @@ def check_cases(op: str) -> tuple[Case, ...]:
     return _CHECKS[op]
 
 
+def quick_case(op: str) -> Case:
+    """A case that takes no time: a look at a backend before something else is timed with it."""
+    return _TIMED["tiny"][op][0]
+
+
 def beyond_int32(op: str) -> Case:
     """An input with more than 2^31 elements: offsets that 32 bits cannot hold."""
     return _BEYOND_INT32[op]

@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from climp_bench.errors import BackendError
+from climp_bench.eval.kernel_cases import quick_case
 from climp_bench.eval.kernel_inputs import OPS, PER_SAMPLE, Case, Inputs, make_inputs
+from climp_bench.ops.dispatch import resolve
 from climp_bench.ops.tolerances import TOLERANCES, relative_error
 from climp_bench.results.kernels import KernelCheck
 
@@ -189,6 +192,25 @@ def _facts(
 
 def _finite(error: float) -> float | None:
     return error if error < float("inf") else None
+
+
+def require_right(op: str, device: str, backend: str = "auto") -> KernelCheck:
+    """The quick check of the backend that will run ``op``, before anything is timed with it.
+
+    Raises:
+        UsageError: there is no such op or backend.
+        BackendError: the backend cannot run here, or does not agree with the reference.
+    """
+    _, name, _ = resolve(op, device, backend)
+    (found,) = check_case(quick_case(op), [name], device, torch.float32, seed=0)
+    if found.status != "passed":
+        detail = found.reason or f"by {found.values} of the largest value, gradients by {found.gradients}"
+        raise BackendError(
+            f"backend {name!r} disagrees with the reference on {device}: {detail}",
+            where=op,
+            remedy=f"`climp-bench bench-kernels --op {op}` tells more; nothing was timed with it.",
+        )
+    return found
 
 
 def first_failures(checks: Sequence[KernelCheck]) -> Mapping[tuple[str, str], str]:

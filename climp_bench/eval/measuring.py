@@ -22,8 +22,8 @@ from torch import Tensor
 
 from climp_bench.errors import ClimpError
 from climp_bench.eval import memory, nvml
+from climp_bench.eval.kernel_checks import require_right
 from climp_bench.models.catalogue import build_tower, find, operator
-from climp_bench.ops.checking import check
 
 FEWEST = 3
 """Repetitions of a pass that are made unless they would exceed the budget."""
@@ -148,9 +148,9 @@ def measure(job: Job) -> Measurement:
     if job.part == "memory":
         return result
     if name := operator(subject.config):
-        checked = check(name, job.device)
+        checked = require_right(name, job.device)
         result.backends[name] = checked.backend
-        result.facts["error_against_reference"] = checked.error
+        result.facts["error_against_reference"] = checked.values
     result.facts |= _host(job.device)
     inputs = subject.inputs(1, job.size)
     if job.compiled and "compile_s" not in result.facts:

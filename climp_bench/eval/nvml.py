@@ -28,6 +28,16 @@ class Readings:
     reason: str = ""
 
 
+def driver() -> str | None:
+    """Version of the driver; None where NVML is not installed or does not tell."""
+    try:
+        nvml: Any = importlib.import_module("pynvml")
+        nvml.nvmlInit()
+        return str(nvml.nvmlSystemGetDriverVersion())
+    except Exception:  # not installed, or any of the library's own errors
+        return None
+
+
 def watch(call: Callable[[], object]) -> Readings:
     """Run ``call`` once, which must end with the GPU idle, and read what the current CUDA device took for it.
 

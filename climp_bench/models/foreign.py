@@ -8,7 +8,6 @@ folder with one such file or an index and its shards, as transformers writes the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import re
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor
 
 from climp_bench.errors import WeightsError
-from climp_bench.files import sha256_file
+from climp_bench.files import sha256_files
 from climp_bench.models import tokenizer as tokenizers
 from climp_bench.models.convert import to_model
 from climp_bench.models.spec import ModelSpec
@@ -143,13 +142,9 @@ def digest(path: Path) -> str:
     """
     files = checkpoint_files(path)
     try:
-        digests = [(file.name, sha256_file(file)) for file in files]
+        return sha256_files(files)
     except OSError as error:
         raise _unreadable(path, error) from error
-    if len(digests) == 1:
-        return digests[0][1]
-    lines = "".join(f"{name} {sha256}\n" for name, sha256 in digests)
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _resolve(path: Path) -> Path:

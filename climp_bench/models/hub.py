@@ -55,15 +55,16 @@ class Listing:
     gated: bool
     files: tuple[HubFile, ...]
 
-    def choose(self, filename: str) -> tuple[HubFile, ...]:
+    def choose(self, filename: str) -> HubFile:
         """The file of that name, or else the index of its shards (they follow once the index is read).
 
         Raises:
             WeightsError: the repository has neither.
         """
         for name in (filename, f"{filename}.index.json"):
-            if found := [file for file in self.files if file.name == name]:
-                return tuple(found)
+            for file in self.files:
+                if file.name == name:
+                    return file
         names = ", ".join(sorted(file.name for file in self.files)) or "nothing"
         raise WeightsError(f"there is no {filename}; the repository holds {names}", where=f"hf:{self.repo}")
 
@@ -114,12 +115,12 @@ def fetch(
     Raises:
         WeightsError: as ``look_up``; or the content is not what the hub states (the file is then deleted).
     """
-    first = listing.choose(filename)[0]
+    first = listing.choose(filename)
     if first.name == filename:
         announce(_told(listing, [first]))
         return _fetch_one(listing, first, folder)
     index = _fetch_one(listing, first, folder)
-    shards = [listing.choose(name)[0] for name in _shards(index, first.name)]
+    shards = [listing.choose(name) for name in _shards(index, first.name)]
     announce(_told(listing, shards))
     for shard in shards:
         _fetch_one(listing, shard, folder)

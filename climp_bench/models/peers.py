@@ -11,7 +11,6 @@ the entry point group ``climp_bench.encoders``::
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -170,16 +169,6 @@ def build_random(build: Callable[[], nn.Module]) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(RANDOM_SEED)
         return build()
-
-
-def digest_files(paths: Sequence[Path]) -> str:
-    """sha256 of a file; of several, sha256 over their names and digests in order of name."""
-    from climp_bench.files import sha256_file
-
-    if len(paths) == 1:
-        return sha256_file(paths[0])
-    lines = [f"{path.name} {sha256_file(path)}\n" for path in sorted(paths, key=lambda path: path.name)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def in_cache(repo: str, filename: str, revision: str | None = None) -> Path | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from climp_bench.errors import UsageError, WeightsError
+from climp_bench.files import sha256_files
 from climp_bench.models import hub
 from climp_bench.models.adapters import Encoder, OwnTransform, Pixels
 from climp_bench.models.peers import (
@@ -20,7 +21,6 @@ from climp_bench.models.peers import (
     Announce,
     PeerEncoder,
     build_random,
-    digest_files,
     explained,
     in_cache,
 )
@@ -137,7 +137,7 @@ class HfEncoder(PeerEncoder):
         self._config = _config(snapshot.folder)
         self._class = _model_class(self._config, self.name)
         self._random = not snapshot.weights() and random_weights
-        config = digest_files([snapshot.folder / "config.json"])
+        config = sha256_files([snapshot.folder / "config.json"])
         self.weights_digest, self.weights_source = self._identify(config)
         self.backends = {"transformers": transformers.__version__}
         self.preprocess, self.own_transform = _preprocessing(snapshot.folder, self.name, config)
@@ -147,7 +147,7 @@ class HfEncoder(PeerEncoder):
         self._length = self._context_length()
         files = [f for name in TOKENIZER_FILES if (f := snapshot.folder / name).is_file()]
         self.text_transform = (
-            f"transformers {type(self._tokenizer).__name__}:{digest_files(files)}, at most {self._length}, "
+            f"transformers {type(self._tokenizer).__name__}:{sha256_files(files)}, at most {self._length}, "
             f"{'fixed' if self._fixed else 'longest'}, config {config}"
         )
 
@@ -155,7 +155,7 @@ class HfEncoder(PeerEncoder):
         if self._random:
             return f"random-{RANDOM_SEED}:{self._config.model_type}:{config}", "random"
         if weights := self._snapshot.weights():
-            return digest_files(weights), self._snapshot.source
+            return sha256_files(weights), self._snapshot.source
         raise WeightsError(
             f"there is no {WEIGHTS}",
             where=str(self._snapshot.folder),

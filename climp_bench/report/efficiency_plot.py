@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
-from climp_bench.errors import StoreError
-from climp_bench.files import write_atomic
 from climp_bench.report.efficiency_tables import QUANTITIES, Cells
-from climp_bench.report.plots import COLOURS, MARKERS
+from climp_bench.report.plots import COLOURS, MARKERS, save
 
 _PANELS = (
     *("macs", "peak_memory_bytes", "retained_features_memory_bytes", "positional_state_bytes"),
@@ -27,7 +24,6 @@ def plot(cells: Cells, paths: list[Path]) -> None:
     Raises:
         StoreError: a file cannot be written.
     """
-    import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator
 
@@ -52,9 +48,8 @@ def plot(cells: Cells, paths: list[Path]) -> None:
         axes.set_visible(False)
     handles, labels = _legend(grid[: len(panels)])
     figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
-    with matplotlib.rc_context({"svg.hashsalt": "climp-bench"}):
-        for path in paths:
-            _save(figure, path)
+    for path in paths:
+        save(figure, path)
 
 
 def _line(axes: Any, cells: Cells, model: str, number: int, metric: str, unit: float) -> None:
@@ -82,15 +77,3 @@ def _legend(panels: Any) -> tuple[list[Any], list[str]]:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             named.setdefault(label, handle)
     return list(named.values()), list(named)
-
-
-def _save(figure: Any, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    buffer = io.BytesIO()
-    if path.suffix == ".svg":
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
-    else:
-        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    write_atomic(path, lambda handle: handle.write(buffer.getvalue()), StoreError)

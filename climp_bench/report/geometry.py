@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from climp_bench.errors import StoreError
-from climp_bench.files import write_atomic, write_text
+from climp_bench.files import write_text
 from climp_bench.report.page import problems, provenance
-from climp_bench.report.plots import COLOURS, MARKERS
+from climp_bench.report.plots import COLOURS, MARKERS, save
 from climp_bench.report.tables import to_csv
 from climp_bench.results import RunRecord
 
@@ -101,7 +100,6 @@ def _page(records: Sequence[RunRecord], suite: str, picture: str) -> str:
 
 def _plot(records: Sequence[RunRecord], path: Path) -> None:
     """Left: alignment against uniformity, both better towards the lower left. Right: hubs among images."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(r.task for r in records if r.value is not None))
@@ -132,6 +130,4 @@ def _plot(records: Sequence[RunRecord], path: Path) -> None:
         for axes in (place, bars):
             axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=min(5, len(models)), fontsize=8, frameon=False)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    write_atomic(path, lambda handle: handle.write(buffer.getvalue()), StoreError)
+    save(figure, path)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from climp_bench.errors import StoreError
 from climp_bench.files import write_atomic
 from climp_bench.report.tables import ScoreTable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#888888")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -19,7 +23,6 @@ def dot_plot(table: ScoreTable, path: Path) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     lines = [line for line in table.lines if any(cell.ok for cell in line.cells)]
@@ -53,6 +56,23 @@ def dot_plot(table: ScoreTable, path: Path) -> None:
     axes.set_xlabel("percent, with 95% interval")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=min(6, len(table.models) + 1), fontsize=8, frameon=False)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as ``path`` says, PNG or SVG; the same figure gives the same bytes.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    if path.suffix == ".svg":
+        with matplotlib.rc_context({"svg.hashsalt": "climp-bench"}):
+            FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    else:
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     write_atomic(path, lambda handle: handle.write(buffer.getvalue()), StoreError)

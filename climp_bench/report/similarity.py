@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import textwrap
 from collections.abc import Sequence
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from climp_bench.errors import StoreError
-from climp_bench.files import write_atomic, write_text
+from climp_bench.files import write_text
+from climp_bench.report.plots import save
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,6 @@ def write_maps(
 
 
 def _plot(maps: Sequence[dict[str, Any]], image: npt.NDArray[np.uint8], caption: str, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     tall, wide = image.shape[:2]
@@ -66,6 +65,4 @@ def _plot(maps: Sequence[dict[str, Any]], image: npt.NDArray[np.uint8], caption:
     for axes in panels:
         axes.set_axis_off()
     figure.suptitle("\n".join(textwrap.wrap(f"“{caption}”", 30 * across)), fontsize=10)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    write_atomic(path, lambda handle: handle.write(buffer.getvalue()), StoreError)
+    save(figure, path)

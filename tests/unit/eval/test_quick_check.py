@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from climp_bench.errors import BackendError, UsageError
+from climp_bench.eval.kernel_checks import require_right
 from climp_bench.ops import backends, torch_backend, torch_backend_ssd
-from climp_bench.ops.checking import check
 
 OPS = ("selective_scan", "ss2d", "ssd")
 
@@ -17,8 +17,9 @@ OPS = ("selective_scan", "ss2d", "ssd")
     ("op", "backend"), [(op, b.name) for op in OPS for b in backends(op, "cpu") if b.available]
 )
 def test_every_backend_here_passes(op: str, backend: str) -> None:
-    found = check(op, "cpu", backend)
-    assert (found.op, found.backend) == (op, backend) and 0 <= found.error < 1e-5
+    found = require_right(op, "cpu", backend)
+    assert (found.op, found.backend) == (op, backend)
+    assert found.values is not None and found.values < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -36,9 +37,9 @@ def test_a_wrong_backend_is_stopped(
 
     monkeypatch.setattr(module, op, wrong)
     with pytest.raises(BackendError, match=f"{op}: backend 'torch' disagrees"):
-        check(op, "cpu", "torch")
+        require_right(op, "cpu", "torch")
 
 
 def test_an_unknown_op() -> None:
     with pytest.raises(UsageError, match="ss2d"):
-        check("ss2e", "cpu")
+        require_right("ss2e", "cpu")
