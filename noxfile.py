@@ -1,7 +1,7 @@
 """Every job of the project, run in the environment that nox itself is installed in (torch is installed once).
 
 python3 -m venv .venv && .venv/bin/pip install -e '.[test,dev]'
-.venv/bin/nox -s tests lint types layers docs
+.venv/bin/nox -s tests lint types layers docs gate
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["tests", "lint", "types", "layers", "docs"]
+nox.options.sessions = ["tests", "lint", "types", "layers", "docs", "gate"]
 
 PYTHON = sys.executable
 
@@ -59,6 +59,19 @@ def layers(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Links, commands and examples of the documentation."""
     session.run(PYTHON, "-m", "pytest", "-q", "tests/docs", external=True)
+
+
+@nox.session
+def gate(session: nox.Session) -> None:
+    """Evaluate the shipped models on the embedded suite and hold them against the committed baseline."""
+    program = (PYTHON, "-m", "climp_bench.cli.main")
+    with tempfile.TemporaryDirectory() as name:
+        out = str(Path(name) / "run")
+        # Embeddings of earlier code must not stand in for those of this one.
+        place = ("--out", out, "--cache", str(Path(name) / "cache"))
+        session.run(*program, "zeroshot", "--quiet", *place, external=True)
+        words = ("--rules", "embedded", "--results", out, *session.posargs)
+        session.run(*program, "gate", "check", *words, external=True)
 
 
 READ_WHAT_TRAVELS = """

@@ -66,3 +66,7 @@ class MetricError(ClimpError):
 
 class TrainingError(ClimpError):
     """Training cannot start or go on."""
+
+
+class RankError(ClimpError):
+    """Another process of the same run (``torchrun``) is lost; nothing can be finished without it."""

@@ -12,6 +12,9 @@ from typing import IO
 
 from climp_bench.errors import ClimpError
 
+Digest = Callable[[Path], str]
+"""Hex sha256 of a file's content."""
+
 
 def sha256_file(path: Path) -> str:
     """Hex sha256 of a file's content, read in blocks of 1 MiB."""

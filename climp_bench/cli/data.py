@@ -34,11 +34,17 @@ def list_data(json: opt.AsJson = False) -> None:
     table = Table("data set", "kind", box=None, pad_edge=False)
     for name in ("images", "classes"):
         table.add_column(name, justify="right")
+    table.add_column("to fetch", justify="right")
     table.add_column("what it is")
     for entry in DATASETS:
+        if entry.name.startswith("crossmodal3600/") and entry.name != "crossmodal3600/en":
+            continue
         classes = str(entry.n_classes) if entry.n_classes else ""
-        table.add_row(entry.name, entry.kind, f"{entry.n:,}", classes, entry.description)
-    console.out.print(table)
+        source = entry.published
+        fetch = "" if source is None else source.size if source.bytes else "?" if source.repo else "yours"
+        table.add_row(entry.name, entry.kind, f"{entry.n:,}", classes, fetch, entry.description)
+    console.print_table(table)
+    console.note("crossmodal3600/LANGUAGE stands for 36 of them; `data list --json` lists all.")
     console.note("Any folder in the CLIP-Benchmark webdataset layout works too: --data-root PARENT.")
 
 
@@ -52,19 +58,69 @@ def show_data(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="PNG to write. Default: NAME.png.")] = None,
     data_root: opt.DataRoots = None,
 ) -> None:
-    """Write a contact sheet: images with their labels or captions.
+    """Tell what is known of a data set, and write a contact sheet of its images with labels or captions.
+
+    Of a published set that is not here only what is known is told: nothing is fetched.
 
     Examples:
 
       climp-bench data show scenes
 
+      climp-bench data show nocaps
+
       climp-bench data show scenes-dense --n 6 --size 256
     """
+    from climp_bench.data.catalogue import DATASETS, is_here
     from climp_bench.data.sheet import write_sheet
 
+    facts = DATASETS.get(name).published if name in DATASETS else None
+    if facts is not None:
+        here = is_here(facts, tuple(data_root or ()))
+        ways = "`climp-bench data pull`, or --data-root PARENT" if facts.repo else "--data-root PARENT"
+        where = "yes" if here else f"no: {ways}"
+        for word, text in [*facts.facts(), ("here", where)]:
+            console.out.print(f"{word:13} {text}", highlight=False, markup=False, soft_wrap=True)
+        if not here:
+            return
     path = out or Path(f"{name.replace('/', '-')}.png")
     write_sheet(name, n, size, path, tuple(data_root or ()))
     console.out.print(f"Written: {path}", highlight=False, soft_wrap=True)
+
+
+@data_app.command("pull")
+def pull_data(
+    names: Annotated[list[str], typer.Argument(help="Published data sets of `climp-bench data list`.")],
+    offline: opt.Offline = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Fetch published data sets at their pinned revisions, each with its size first.
+
+    What is here already is not fetched again; an interrupted transfer goes on where it stopped.
+
+    Examples:
+
+      climp-bench data pull nocaps
+
+      climp-bench data pull mnist vtab/dtd
+    """
+    from climp_bench.data.catalogue import DATASETS, fetch
+    from climp_bench.errors import UsageError
+
+    if quiet:
+        console.no_download_bars()
+    for name in names:
+        facts = DATASETS.get(name).published
+        if facts is None:
+            remedy = "Use it as it is."
+            raise UsageError("it is made here, there is nothing to fetch", where=name, remedy=remedy)
+        if not facts.commit and facts.repo and not quiet:
+            console.note(f"{name}: {facts.pin}", always=True)
+        folder = fetch(
+            facts,
+            offline=offline,
+            announce=lambda text: None if quiet else console.note(f"Fetching {text}", always=True),
+        )
+        console.out.print(f"{name}: {folder}", highlight=False, soft_wrap=True)
 
 
 @data_app.command("check")

@@ -36,11 +36,14 @@ def geometry(
     sample: Sample = None,
     fresh: opt.Fresh = False,
     workers: opt.Workers = None,
+    skip_corrupt: opt.SkipCorrupt = False,
     seed: opt.Seed = 0,
     weights: opt.Weights = None,
     tokenizer: opt.TokenizerFile = None,
     random_weights: opt.RandomWeights = False,
     offline: opt.Offline = False,
+    dry_run: opt.DryRun = False,
+    rank_timeout: opt.RankTimeout = 600.0,
     json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -72,19 +75,20 @@ def geometry(
     settings = Settings(
         out=out, cache=cache or default_root(), data_roots=tuple(data_root or ()), fresh=fresh,
         workers=opt.default_workers(workers), seed=seed, sample=sample, debug=context.obj["debug"],
+        skip_corrupt=skip_corrupt, rank_timeout=rank_timeout,
     )  # fmt: skip
     output = Output(write_geometry, show_geometry)
-    run_suites(suites, selection, settings, output, json=json, measure="geometry")
+    run_suites(suites, selection, settings, output, json=json, measure="geometry", dry_run=dry_run)
 
 
 def _suite(name: str, data_roots: list[Path]) -> Suite:
-    """The suite of that name or path, or else one of the data set of that name."""
+    """A suite of the data set of that name, or else the suite of that name or path."""
     from climp_bench.data.catalogue import DATASETS
     from climp_bench.registry import unknown
     from climp_bench.suite import available, load, of_dataset
 
-    if name in available() or name.endswith(".toml"):
-        return load(name)
     if name in DATASETS or any((root / name).is_dir() for root in data_roots):
         return of_dataset(name)
+    if name in available() or name.endswith(".toml"):
+        return load(name)
     raise unknown("name", name, [*available(), *DATASETS.names()])

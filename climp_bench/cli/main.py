@@ -15,17 +15,27 @@ import typer
 from climp_bench import __version__
 from climp_bench.cli import console
 from climp_bench.cli.bench_kernels import bench_kernels
+from climp_bench.cli.cache import cache_app
+from climp_bench.cli.compare import compare
 from climp_bench.cli.data import data_app
+from climp_bench.cli.dense import dense
 from climp_bench.cli.doctor import doctor
 from climp_bench.cli.efficiency import efficiency
+from climp_bench.cli.gate import gate_app
 from climp_bench.cli.geometry import geometry
+from climp_bench.cli.helping import check_alone, silent_if_helper
 from climp_bench.cli.models import models_app
+from climp_bench.cli.ood import ood
+from climp_bench.cli.release_check import release_check
+from climp_bench.cli.report import report
 from climp_bench.cli.resolution import resolution
+from climp_bench.cli.results import results_app
 from climp_bench.cli.similarity import similarity
 from climp_bench.cli.suites import suites_app
 from climp_bench.cli.train import train
 from climp_bench.cli.zeroshot import zeroshot
-from climp_bench.errors import ClimpError
+from climp_bench.errors import ClimpError, UsageError
+from climp_bench.ranks import is_helper
 
 EPILOG = """Examples:
 
@@ -47,15 +57,23 @@ app = typer.Typer(
 )
 app.command()(zeroshot)
 app.command()(resolution)
+app.command()(ood)
+app.command()(dense)
 app.command()(efficiency)
 app.command()(geometry)
 app.command()(similarity)
+app.command()(report)
+app.command()(compare)
 app.command()(train)
 app.command()(bench_kernels)
 app.command()(doctor)
+app.command()(release_check)
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
 app.add_typer(suites_app, name="suites")
+app.add_typer(cache_app, name="cache")
+app.add_typer(results_app, name="results")
+app.add_typer(gate_app, name="gate")
 
 
 def _version(asked: bool) -> None:
@@ -74,6 +92,7 @@ def root(
 ) -> None:
     """Evaluate CLIP-style models whose encoders are state-space models, beside their ViT baselines."""
     context.obj = {"debug": debug}
+    check_alone(context.invoked_subcommand)
 
 
 def main() -> None:
@@ -84,11 +103,13 @@ def main() -> None:
         arguments = ["--debug", *(word for word in arguments if word != "--debug")]
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        app(arguments, prog_name="climp-bench")
+        with silent_if_helper():
+            app(arguments, prog_name="climp-bench")
     except ClimpError as error:
         if debug:
             raise
-        console.show_error(error)
+        if not (isinstance(error, UsageError) and is_helper()):  # rank 0 says the same
+            console.show_error(error)
         sys.exit(error.exit_code)
     except Exception as error:
         if debug:
@@ -103,7 +124,7 @@ def main() -> None:
         console.show_error(ClimpError(f"unexpected {type(error).__name__}: {error}", remedy=remedy))
         sys.exit(1)
     except SystemExit as stop:
-        if stop.code == 130:
+        if stop.code == 130 and not is_helper():
             console.note(
                 "Interrupted. What was finished is kept; run the same command again to go on.", always=True
             )

@@ -49,6 +49,18 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="Processes that decode images. Default: cores - 1, at most 4."),
 ]
+SkipCorrupt = Annotated[
+    bool,
+    typer.Option("--skip-corrupt", help="Leave out and count images that do not decode. Default: an error."),
+]
+RankTimeout = Annotated[
+    float,
+    typer.Option(
+        "--rank-timeout",
+        min=1,
+        help="Under torchrun: seconds of silence after which another process counts as lost.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap intervals.")]
 Retrain = Annotated[
     bool, typer.Option("--retrain", help="Train the models here first, even if weights are there.")
@@ -63,13 +75,20 @@ TokenizerFile = Annotated[
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Initial weights where there are none; scores mean nothing.")
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Only say what would be run, fetched and reused; write nothing."),
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the network; use what is here.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of tables.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
 
 
 def default_workers(asked: int | None) -> int:
-    """Decoding processes: as asked, else one less than the cores, at most four."""
+    """Decoding processes: as asked, else one less than this process's part of the cores, at most four."""
     import os
 
-    return asked if asked is not None else max(0, min(4, (os.cpu_count() or 1) - 1))
+    from climp_bench.ranks import place
+
+    cores = (os.cpu_count() or 1) // place().local_size
+    return asked if asked is not None else max(0, min(4, cores - 1))

@@ -15,6 +15,7 @@ from climp_bench.registry import unknown
 
 if TYPE_CHECKING:
     from climp_bench.ops.wanted import WantedBackends
+    from climp_bench.run.dry_run import Unready
 
 FAMILIES = ("climp-m1", "climp-m2", "rope-vit", "flexivit", "naflexvit")
 
@@ -98,7 +99,7 @@ def _encoder(name: str, selection: Selection, wanted: WantedBackends) -> Encoder
             selection.dtype,
             random_weights=selection.random_weights,
             offline=selection.offline,
-            announce=_announcer(selection),
+            announce=announcer(selection),
         )
     choice = _choose(name, selection)
     _say(choice.reason, selection)
@@ -118,7 +119,7 @@ def _choose(name: str, selection: Selection) -> Choice:
             spec,
             tokenizer=selection.tokenizer,
             offline=selection.offline,
-            announce=_announcer(selection),
+            announce=announcer(selection),
         )
         return Choice(spec, ref, f"{spec.name}: weights of {ref.source}, as asked")
     if choice.ref is None and selection.random_weights:
@@ -142,11 +143,61 @@ def _obtain(choice: Choice, name: str, selection: Selection) -> Choice:
         raise WeightsError("it has no weights here", where=spec.name, remedy=ways_to_get(spec))
     from climp_bench.models.acquire import pull
 
-    pull(spec, offline=selection.offline, announce=_announcer(selection))
+    pull(spec, offline=selection.offline, announce=announcer(selection))
     return resolve(spec.name)
 
 
-def _announcer(selection: Selection) -> Callable[[str], None]:
+def survey(selection: Selection) -> tuple[list[Encoder], list[Unready]]:
+    """As ``make_encoders``, but nothing is trained or fetched: a model that lacks its weights is told apart.
+
+    Raises:
+        UsageError, BackendError: as ``make_encoders``.
+    """
+    from climp_bench.ops.wanted import WantedBackends
+    from climp_bench.run.dry_run import Unready
+
+    here = replace(selection, device=pick_device(selection.device), offline=True, quiet=True)
+    wanted = WantedBackends.parse(selection.backend)
+    encoders: dict[str, Encoder] = {}
+    unready = []
+    for name in selection.names or FAMILIES:
+        reason, blocked = _lacking(name, here, offline=selection.offline)
+        if not reason:
+            try:
+                encoder = _encoder(name, replace(here, retrain=False), wanted)
+                encoders.setdefault(encoder.name, encoder)
+                continue
+            except WeightsError as error:
+                reason, blocked = f"its weights are not here ({error.what})", selection.offline
+        unready.append(Unready(_named(name, here), reason, blocked))
+    return list(encoders.values()), unready
+
+
+def _named(name: str, selection: Selection) -> str:
+    from climp_bench.models.peers import is_peer
+
+    return name if is_peer(name) else resolve(name, selection.scale).spec.name
+
+
+def _lacking(name: str, selection: Selection, *, offline: bool) -> tuple[str, bool]:
+    """What a model of our own catalogue lacks, or nothing, and whether a run would fail for it."""
+    from climp_bench.models.peers import is_peer
+
+    if is_peer(name) or selection.weights:
+        return "", False
+    choice = _choose(name, selection)
+    spec = choice.spec
+    if choice.ref is not None and not selection.retrain:
+        return "", False
+    if spec.scale == "micro":
+        return "is trained first: `climp-bench train` says how long that takes", False
+    if spec.origin.weights is None or selection.retrain:
+        return f"has no weights here. {ways_to_get(spec)}", True
+    source = spec.origin.weights
+    return f"its weights are fetched first (hf:{source.repo}, licence {source.licence})", offline
+
+
+def announcer(selection: Selection) -> Callable[[str], None]:
     """Tells what is fetched before it is."""
     if selection.quiet:
         console.no_download_bars()

@@ -29,11 +29,14 @@ def resolution(
     backend: opt.Backend = "auto",
     fresh: opt.Fresh = False,
     workers: opt.Workers = None,
+    skip_corrupt: opt.SkipCorrupt = False,
     seed: opt.Seed = 0,
     weights: opt.Weights = None,
     tokenizer: opt.TokenizerFile = None,
     random_weights: opt.RandomWeights = False,
     offline: opt.Offline = False,
+    dry_run: opt.DryRun = False,
+    rank_timeout: opt.RankTimeout = 600.0,
     json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -67,7 +70,8 @@ def resolution(
     settings = Settings(
         out=out, cache=cache or default_root(), data_roots=tuple(data_root or ()), fresh=fresh,
         workers=opt.default_workers(workers), seed=seed, debug=context.obj["debug"],
+        skip_corrupt=skip_corrupt, rank_timeout=rank_timeout,
     )  # fmt: skip
     output = Output(write_resolution, show_resolution)
     suites = load_all(suite or ["resolution-embedded"])
-    run_suites(suites, selection, settings, output, json=json, sizes=sizes)
+    run_suites(suites, selection, settings, output, json=json, sizes=sizes, dry_run=dry_run)

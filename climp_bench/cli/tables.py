@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from climp_bench.cli import console
 
@@ -43,6 +43,24 @@ def show_scores(records: Sequence[RunRecord], suite: str) -> None:
         ]
         table.add_row(line.task, line.label, line.n, *[chance] * full, *cells)
     console.print_table(table)
+    show_published([record for record in records if record.suite == suite])
+
+
+def show_published(records: Sequence[RunRecord]) -> None:
+    """Print published figures beside the scores they belong to, if any; the report names sources."""
+    from rich.table import Table
+
+    from climp_bench.report.reference import compare, rows
+
+    head, *lines = rows(compare(records))
+    if not lines:
+        return
+    table = Table(title="beside published figures (percent)", title_justify="left", box=None, pad_edge=False)
+    for k, name in enumerate(head[:-1]):
+        table.add_column(name, justify="left" if k < 3 else "right")
+    for line in lines:
+        table.add_row(*line[:-1])
+    console.print_table(table)
 
 
 def show_geometry(records: Sequence[RunRecord], suite: str) -> None:
@@ -77,4 +95,47 @@ def show_resolution(records: Sequence[RunRecord], suite: str) -> None:
         repeated = before is not None and before[:2] == line[:2]
         start = ["", ""] if repeated else line[:2]
         table.add_row(*start, *line[2:4], *(cell.partition(" ")[0] for cell in line[4:]))
+    console.print_table(table)
+
+
+def show_ood(records: Sequence[RunRecord], suite: str) -> None:
+    """Print accuracy, what was lost to the shift, and detection: percent, a column a model."""
+    from climp_bench.report.ood import SECTIONS, rows
+
+    own = [record for record in records if record.suite == suite]
+    for section, (unit, _) in SECTIONS.items():
+        _show_rows(f"{suite}: {section}, {unit}", rows(own, section), texts=2)
+
+
+def show_dense(records: Sequence[RunRecord], suite: str) -> None:
+    """Print token lengths, recall, and recall of captions that were cut."""
+    from climp_bench.report.dense import sections
+
+    own = [record for record in records if record.suite == suite]
+    for title, texts, rows in sections(own):
+        _show_rows(f"{suite}: {title}", rows, texts=texts)
+
+
+def _show_rows(title: str, rows: Sequence[Sequence[str]], *, texts: int) -> None:
+    """Print rows under their head; a set's name stands once. The first ``texts`` columns are words.
+
+    A terminal too narrow for intervals loses them and folds words, never digits of a score.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    head, *lines = rows
+    if not lines:
+        return
+    widths = [max(map(len, column)) + 1 for column in zip(*rows, strict=True)]
+    full = not console.out.is_terminal or sum(widths) <= console.out.width
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for k, name in enumerate(head):
+        word = k < texts
+        side: Literal["left", "right"] = "left" if word else "right"
+        table.add_column(name.replace("@", "\n@"), justify=side, no_wrap=not word, overflow="fold")
+    for before, line in zip([None, *lines], lines, strict=False):
+        name = "" if before is not None and before[0] == line[0] else line[0]
+        cells = line[texts:] if full else [cell.partition(" [")[0] for cell in line[texts:]]
+        table.add_row(name, *line[1:texts], *map(escape, cells))
     console.print_table(table)

@@ -23,12 +23,15 @@ def zeroshot(
     backend: opt.Backend = "auto",
     fresh: opt.Fresh = False,
     workers: opt.Workers = None,
+    skip_corrupt: opt.SkipCorrupt = False,
     seed: opt.Seed = 0,
     retrain: opt.Retrain = False,
     weights: opt.Weights = None,
     tokenizer: opt.TokenizerFile = None,
     random_weights: opt.RandomWeights = False,
     offline: opt.Offline = False,
+    dry_run: opt.DryRun = False,
+    rank_timeout: opt.RankTimeout = 600.0,
     json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -58,13 +61,13 @@ def zeroshot(
     from climp_bench.suite import load_all
 
     selection = Selection(
-        names=model, scale=scale, device=device, dtype=dtype, backend=backend, weights=weights,
-        tokenizer=tokenizer, random_weights=random_weights, offline=offline, retrain=retrain,
-        quiet=quiet or json,
+        names=model, scale=scale, device=device, dtype=dtype, backend=backend, tokenizer=tokenizer,
+        weights=weights, random_weights=random_weights, offline=offline, retrain=retrain, quiet=quiet or json,
     )  # fmt: skip
     settings = Settings(
         out=out, cache=cache or default_root(), data_roots=tuple(data_root or ()), fresh=fresh,
         workers=opt.default_workers(workers), seed=seed, debug=context.obj["debug"],
+        skip_corrupt=skip_corrupt, rank_timeout=rank_timeout,
     )  # fmt: skip
     output = Output(partial(write_report, command="zeroshot"), show_scores)
-    run_suites(load_all(suite or ["embedded"]), selection, settings, output, json=json)
+    run_suites(load_all(suite or ["embedded"]), selection, settings, output, json=json, dry_run=dry_run)

@@ -29,6 +29,10 @@ class Dataset(ABC):
         classes: class names in label order (empty for retrieval).
         templates: prompt templates with ``{c}`` (empty for retrieval).
         n_expected: how many images the source says it has.
+        expected_histogram: how many images each class has, in label order, where the catalogue says it.
+        revision: commit that a pulled copy is of; None where nobody pulled it.
+        drawn: images are made here, so that none can be damaged.
+        skipped_items: samples that were left out because their images do not decode.
     """
 
     name: str
@@ -37,6 +41,10 @@ class Dataset(ABC):
     classes: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     n_expected: int
+    expected_histogram: tuple[int, ...] | None = None
+    revision: str | None = None
+    drawn: bool = False
+    skipped_items: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -60,6 +68,13 @@ class Dataset(ABC):
     @abstractmethod
     def source_fingerprint(self) -> str:
         """Digest of the data's content or of the generator's version: what the images and labels are."""
+
+    def images_fingerprint(self) -> str:
+        """Digest of the images in their order: where it is equal, so are the images, whatever the captions.
+
+        A source that can tell its images from the rest says so; here both are one.
+        """
+        return digest_texts([self.split, str(len(self)), self.source_fingerprint(), self.name])
 
     def label(self, index: int) -> int:
         """Class index (classification)."""
@@ -139,7 +154,7 @@ def captions_of(dataset: Dataset) -> tuple[list[str], npt.NDArray[np.int64]]:
 
 
 def check_count(dataset: Dataset, expected: int | None) -> None:
-    """Raise ``DataError`` if the number of images is not what the source or the suite says."""
+    """Raise ``DataError`` if the images, or those of a class, are not as many as source and suite say."""
     for n, who in ((dataset.n_expected, "its source"), (expected, "the suite")):
         if n is not None and n != len(dataset):
             raise DataError(
@@ -147,6 +162,30 @@ def check_count(dataset: Dataset, expected: int | None) -> None:
                 where=dataset.name,
                 remedy="A partial data set gives a wrong score: fetch it again or correct the count.",
             )
+    if dataset.expected_histogram is not None:
+        check_histogram(dataset, dataset.expected_histogram)
+
+
+def check_histogram(dataset: Dataset, expected: Sequence[int]) -> None:
+    """Raise ``DataError`` if the classes do not have as many images as they should, naming the worst.
+
+    Args:
+        dataset: of classification.
+        expected: images of each class, in label order.
+    """
+    counts = np.bincount(labels_of(dataset), minlength=len(dataset.classes))
+    if len(counts) != len(expected):
+        what = f"{len(counts)} classes are there, the catalogue says {len(expected)}"
+        raise DataError(what, where=dataset.name, remedy="Check that classnames.txt belongs to these images.")
+    wrong = np.flatnonzero(counts != np.asarray(expected))
+    if wrong.size:
+        worst = int(wrong[np.argmax(np.abs(counts - np.asarray(expected))[wrong])])
+        raise DataError(
+            f"class {worst} ({dataset.classes[worst]!r}) has {counts[worst]} images, the catalogue says "
+            f"{expected[worst]} ({wrong.size} such classes)",
+            where=dataset.name,
+            remedy="The labels are not those of this data set, or it is not whole: fetch it again.",
+        )
 
 
 def digest_texts(texts: Sequence[str]) -> str:

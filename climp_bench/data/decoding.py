@@ -14,6 +14,14 @@ from climp_bench.errors import DataError
 _UNDECODABLE = (OSError, ValueError, SyntaxError, EOFError, PILImage.DecompressionBombError)
 
 
+class CorruptImage(DataError):
+    """The bytes of one image are not a whole picture; the others may be."""
+
+
+OR_SKIP = "An evaluation can leave it out: --skip-corrupt."
+"""Ends the remedy for an image of a data set."""
+
+
 def decode(content: bytes, *, where: str, remedy: str) -> Image:
     """uint8 RGB (H, W, 3) of any format that Pillow reads.
 
@@ -22,14 +30,14 @@ def decode(content: bytes, *, where: str, remedy: str) -> Image:
         where, remedy: for the error.
 
     Raises:
-        DataError: it is no image, or a damaged one.
+        CorruptImage: it is no image, or a damaged one.
     """
     try:
         with PILImage.open(io.BytesIO(content)) as picture:
             return _as_rgb(picture)
     except _UNDECODABLE as error:
         reason = "not an image of a known format" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(
+        raise CorruptImage(
             f"the image cannot be decoded ({str(reason).rstrip('.')})", where=where, remedy=remedy
         ) from error
 

@@ -20,6 +20,8 @@ class SklearnDigits(Dataset):
     kind = "classification"
     split = "all"
     n_expected = 1797
+    drawn = True
+    expected_histogram = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
     classes = tuple("0123456789")
     templates = (
         "the digit {c}",

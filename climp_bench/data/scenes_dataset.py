@@ -13,6 +13,8 @@ from climp_bench.data.scenes import dense_caption as describe
 class ScenesDataset(Dataset):
     """One task of the scenes world: scene ``i`` of its split, drawn natively at the size asked for."""
 
+    drawn = True
+
     def __init__(self, task: str, n: int | None = None) -> None:
         self.task = TASKS.get(task)
         self.name = task

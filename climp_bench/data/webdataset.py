@@ -24,9 +24,10 @@ from typing import get_args
 import numpy as np
 
 from climp_bench.data.dataset import Dataset, Image
-from climp_bench.data.decoding import decode
+from climp_bench.data.decoding import OR_SKIP, decode
+from climp_bench.data.textfiles import CLASSNAMES, read_classnames, read_templates, read_text
 from climp_bench.errors import DataError
-from climp_bench.files import sha256_file
+from climp_bench.files import Digest, sha256_file
 from climp_bench.specs import TaskKind
 
 IMAGE_SUFFIXES = ("webp", "png", "jpg", "jpeg")
@@ -55,13 +56,16 @@ class WebDataset(Dataset):
         root: the data set's folder.
         split: subfolder with ``nshards.txt`` and the tars.
         name: the data set's name; the folder's name unless given.
+        digest: sha256 of a shard, for sources that know it without reading.
 
     Raises:
         DataError: no such folder, shards missing or too many, a truncated tar, a sample without image or
             target, duplicate keys. The message names the file and the member.
     """
 
-    def __init__(self, root: Path, split: str = "test", name: str | None = None) -> None:
+    def __init__(
+        self, root: Path, split: str = "test", name: str | None = None, digest: Digest = sha256_file
+    ) -> None:
         self.root = Path(root)
         self.name = name or self.root.name
         self.split = split
@@ -72,9 +76,9 @@ class WebDataset(Dataset):
         _check_members(self._samples, TARGET_SUFFIX[self.kind])
         self.n_expected = len(self._samples)
         if self.kind != "retrieval":
-            self.classes = _read_lines(self.root / "classnames.txt", required=True)
-            self.templates = _read_lines(self.root / "zeroshot_classification_templates.txt", required=False)
-        self._shards = shards
+            self.classes = _classes(self.root)
+            self.templates = read_templates(self.root)
+        self._shards, self._digest = shards, digest
         self._fingerprint: str | None = None
 
     def __len__(self) -> int:
@@ -88,8 +92,8 @@ class WebDataset(Dataset):
         suffix = self._samples[index].image_suffix or ""
         return decode(
             self._read(index, suffix),
-            where=f"{self.name}: {self.item_id(index)}.{suffix}",
-            remedy="Replace that member or fetch the shard again.",
+            where=f"{self.name}: {self.item_id(index)}.{suffix} (image {index})",
+            remedy=f"Replace that member or fetch the shard again. {OR_SKIP}",
         )
 
     def label(self, index: int) -> int:
@@ -129,7 +133,7 @@ class WebDataset(Dataset):
 
     def source_fingerprint(self) -> str:
         if self._fingerprint is None:
-            joined = "".join(sha256_file(shard) for shard in self._shards)
+            joined = "".join(self._digest(shard) for shard in self._shards)
             self._fingerprint = hashlib.sha256(joined.encode()).hexdigest()
         return self._fingerprint
 
@@ -153,28 +157,19 @@ def _read_kind(root: Path) -> TaskKind:
     path = root / "dataset_type.txt"
     if not path.is_file():
         return "classification"
-    text = _read_text(path).strip().lower()
+    text = read_text(path).strip().lower()
     for kind in get_args(TaskKind):
         if text == kind:
             return kind  # type: ignore[no-any-return]
     raise DataError(f"unknown type {text!r}", where=str(path), remedy="Use retrieval or multilabel.")
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read ({error})", where=str(path), remedy="Save it as UTF-8.") from error
-
-
-def _read_lines(path: Path, *, required: bool) -> tuple[str, ...]:
-    if not path.is_file():
-        if required:
-            raise DataError("missing", where=str(path), remedy="One class name a line is needed.")
-        return ()
-    text = _read_text(path)
-    lines = text.removesuffix("\n").split("\n") if text else []
-    return tuple(line.strip() for line in lines)
+def _classes(root: Path) -> tuple[str, ...]:
+    classes = read_classnames(root)
+    if classes is None:
+        where = str(root / CLASSNAMES)
+        raise DataError("missing", where=where, remedy="One class name a line is needed.")
+    return classes
 
 
 def _list_shards(folder: Path) -> list[Path]:
@@ -182,7 +177,7 @@ def _list_shards(folder: Path) -> list[Path]:
     remedy = "The file says how many tars the split has; without it a partial copy looks whole."
     if not count_file.is_file():
         raise DataError("missing", where=str(count_file), remedy=remedy)
-    text = _read_text(count_file).strip()
+    text = read_text(count_file).strip()
     if not text.isdecimal() or len(text) > 9 or not 0 < int(text) <= _MOST_SHARDS:
         raise DataError(f"not a number of shards: {text!r}", where=str(count_file), remedy=remedy)
     names = [f"{i}.tar" for i in range(int(text))]

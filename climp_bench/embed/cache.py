@@ -6,7 +6,8 @@
     ROOT/{digest[:2]}/{digest}/manifest.json        written last: its existence means the entry is whole
     ROOT/{digest[:2]}/{digest}.lock                 one writer at a time
 
-A process killed in the middle leaves whole parts behind; the next run keeps them and goes on.
+A process killed in the middle leaves whole parts behind; the next run keeps them and goes on. Reading an
+entry renews the time of its manifest, by which ``cache_admin`` knows what was used last.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from climp_bench.files import write_atomic, write_text
 
 Array = npt.NDArray[np.float32]
 LOCK_SECONDS = 600
+MANIFEST = "manifest.json"
 
 
 def default_root() -> Path:
@@ -40,10 +42,16 @@ def default_root() -> Path:
 
 
 class CacheEntry:
-    """The place of one embedding array. Parts are blocks of consecutive rows."""
+    """The place of one embedding array. Parts are blocks of consecutive rows.
 
-    def __init__(self, root: Path, key: EmbeddingKey) -> None:
-        self.key = key
+    Args:
+        root: the cache's folder.
+        key: what the array depends on.
+        label: what people call it, such as the data set's name; no part of the key.
+    """
+
+    def __init__(self, root: Path, key: EmbeddingKey, label: str = "") -> None:
+        self.key, self.label = key, label
         digest = key.digest()
         self.folder = root / digest[:2] / digest
         self._lock = FileLock(str(self.folder) + ".lock")
@@ -73,7 +81,7 @@ class CacheEntry:
 
     def complete(self) -> bool:
         """Whether the manifest is there."""
-        return (self.folder / "manifest.json").is_file()
+        return (self.folder / MANIFEST).is_file()
 
     def read_part(self, index: int) -> Array | None:
         """A finished part, or None. A part whose content does not match its digest counts as absent."""
@@ -101,8 +109,8 @@ class CacheEntry:
     def finish(self, n_parts: int, n_rows: int) -> None:
         """Write the manifest: from now on the entry is whole."""
         digests = [self._part(i).with_suffix(".sha256").read_text() for i in range(n_parts)]
-        manifest = {"key": asdict(self.key), "rows": n_rows, "parts": digests}
-        write_text(self.folder / "manifest.json", json.dumps(manifest, indent=1), CacheError)
+        manifest = {"key": asdict(self.key), "label": self.label, "rows": n_rows, "parts": digests}
+        write_text(self.folder / MANIFEST, json.dumps(manifest, indent=1), CacheError)
 
     def read(self) -> Array:
         """All rows, shape (N, P).
@@ -112,7 +120,7 @@ class CacheEntry:
                 then not whole any more: its manifest is removed, so that the next run repairs it.
         """
         try:
-            manifest = json.loads((self.folder / "manifest.json").read_text())
+            manifest = json.loads((self.folder / MANIFEST).read_text())
             if not isinstance(manifest, dict):
                 raise ValueError("its manifest is not one")
             parts = [self._checked(i, digest) for i, digest in enumerate(manifest["parts"])]
@@ -123,12 +131,14 @@ class CacheEntry:
                 raise ValueError("its manifest is of another key")
         except (OSError, ValueError, KeyError, TypeError) as error:
             with suppress(OSError):
-                (self.folder / "manifest.json").unlink()
+                (self.folder / MANIFEST).unlink()
             raise CacheError(
                 f"the stored embeddings are damaged ({error})",
                 where=str(self.folder),
                 remedy="Run the command again: the damaged part is made anew.",
             ) from error
+        with suppress(OSError):
+            os.utime(self.folder / MANIFEST)
         return rows
 
     def _checked(self, index: int, digest: str) -> Array:

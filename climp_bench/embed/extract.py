@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from climp_bench.data.dataset import Dataset, Image, digest_texts
+from climp_bench.data.dataset import Dataset, digest_texts
+from climp_bench.embed.batches import ImageBatch, device_of, encode_images, encode_tokens, image_batches
 from climp_bench.embed.cache import CacheEntry
-from climp_bench.embed.key import EmbeddingKey
-from climp_bench.embed.lanes import open_lanes
-from climp_bench.embed.loading import load_blocks
+from climp_bench.embed.key import EmbeddingKey, face
+from climp_bench.embed.shared_texts import known_rows, write_texts
 from climp_bench.errors import CacheError, ClimpError, MetricError
 from climp_bench.models.adapters import Encoder
-
-if TYPE_CHECKING:
-    import torch
+from climp_bench.ranks import Team
 
 Array = npt.NDArray[np.float32]
 Progress = Callable[[int], None]
@@ -31,9 +27,6 @@ log = logging.getLogger(__name__)
 
 PART_IMAGES = 512
 PART_TEXTS = 2048
-_CPU_IMAGES, _GPU_IMAGES = 32, 64
-_CPU_TOKENS, _GPU_TOKENS = 1024, 8192
-"""Sizes of a batch. On a CPU the activations of one should stay in the cache of a core."""
 
 
 @dataclass(frozen=True)
@@ -45,39 +38,13 @@ class Embedded:
 
 
 def image_key(dataset: Dataset, encoder: Encoder) -> EmbeddingKey:
-    """The key of a data set's images under one model."""
-    data = [dataset.split, len(dataset), dataset.source_fingerprint(), dataset.name]
-    return _key(
-        "image",
-        encoder,
-        _image_transform(encoder),
-        digest_texts([str(part) for part in data]),
-    )
-
-
-def _image_transform(encoder: Encoder) -> str:
-    described = asdict(encoder.preprocess)
-    if encoder.own_transform is not None:
-        described["own_transform"] = encoder.own_transform.description
-    return json.dumps(described, sort_keys=True)
+    """The key of a data set's images under one model: captions, labels and prompts have no part in it."""
+    return replace(face("image", encoder), data=dataset.images_fingerprint())
 
 
 def text_key(texts: Sequence[str], encoder: Encoder) -> EmbeddingKey:
     """The key of a list of distinct texts under one model."""
-    return _key("text", encoder, encoder.text_transform, digest_texts(texts))
-
-
-def _key(side: str, encoder: Encoder, transform: str, data: str) -> EmbeddingKey:
-    return EmbeddingKey(
-        side=side,
-        weights=encoder.weights_digest,
-        model=encoder.name,
-        transform=transform,
-        dtype=encoder.dtype,
-        backend=",".join(f"{op}={name}" for op, name in sorted(encoder.backends.items())),
-        device=encoder.device,
-        data=data,
-    )
+    return replace(face("text", encoder), data=digest_texts(texts))
 
 
 def embed_images(
@@ -87,6 +54,7 @@ def embed_images(
     *,
     workers: int = 0,
     progress: Progress = lambda done: None,
+    team: Team | None = None,
 ) -> dict[str, Embedded]:
     """Embed every image of ``dataset`` with every encoder, decoding each image once per input size.
 
@@ -94,15 +62,16 @@ def embed_images(
         root: the cache's folder.
         workers: processes that decode; 0 decodes in this one. The result does not depend on it.
         progress: called with the number of (image, model) pairs just finished, cached ones included.
+        team: the ranks that share the work; the rows do not depend on it.
 
     Returns:
         Per encoder name: rows (N, P), unit norm, in the data set's order.
 
     Raises:
         DataError: an image cannot be read. MetricError: a model gives NaN. CacheError: the cache cannot
-            be written. What was finished before stays in the cache.
+            be written. RankError: another rank is lost. What was finished before stays in the cache.
     """
-    entries = {encoder.name: CacheEntry(root, image_key(dataset, encoder)) for encoder in encoders}
+    entries = {e.name: CacheEntry(root, image_key(dataset, e), dataset.name) for e in encoders}
     by_size: dict[tuple[int, int], list[Encoder]] = {}
     for encoder in encoders:
         by_size.setdefault(encoder.preprocess.size, []).append(encoder)
@@ -117,9 +86,8 @@ def embed_images(
                 result[encoder.name] = Embedded(rows, cached=True)
                 progress(len(rows))
         if missing:
-            _fill(dataset, missing, entries, size, workers, progress)
-        for encoder in missing:
-            result[encoder.name] = Embedded(entries[encoder.name].read(), cached=False)
+            rows_of = _fill(dataset, missing, entries, size, workers, progress, team)
+            result |= {name: Embedded(rows, cached=False) for name, rows in rows_of.items()}
     return result
 
 
@@ -140,9 +108,11 @@ def _fill(
     size: tuple[int, int],
     workers: int,
     progress: Progress,
-) -> None:
+    team: Team | None,
+) -> dict[str, Array]:
     n = len(dataset)
     parts = [range(start, min(start + PART_IMAGES, n)) for start in range(0, n, PART_IMAGES)]
+    by_name = {encoder.name: encoder for encoder in encoders}
     with ExitStack() as stack:
         for encoder in sorted(encoders, key=lambda e: entries[e.name].folder):
             stack.enter_context(entries[encoder.name].locked())
@@ -153,92 +123,50 @@ def _fill(
                     todo.setdefault(k, []).append(encoder)
                 else:
                     progress(len(part))
-        batches = [
-            _Batch(k, block, tuple(todo[k]))
-            for k in sorted(todo)
-            for block in _blocks(parts[k], _images_at_once(encoders))
-        ]
-        for k, encoder, rows in _encode_all(dataset, batches, size, workers, progress):
-            entries[encoder.name].write_part(k, rows)
+        device = device_of(encoders)
+        batches = [b for k in sorted(todo) for b in image_batches(k, parts[k], todo[k], device)]
+        with closing(encode_images(dataset, batches, by_name, size, workers, team)) as done:
+            for k, name, rows in _whole_parts(dataset, batches, done, progress):
+                entries[name].write_part(k, rows)
         for encoder in encoders:
             entries[encoder.name].finish(len(parts), n)
+        return {encoder.name: entries[encoder.name].read() for encoder in encoders}
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Images of one part that are decoded together and encoded by each of some encoders."""
-
-    part: int
-    indices: range
-    encoders: tuple[Encoder, ...]
-
-
-def _images_at_once(encoders: Sequence[Encoder]) -> int:
-    return _CPU_IMAGES if _device(encoders) == "cpu" else _GPU_IMAGES
-
-
-def _device(encoders: Sequence[Encoder]) -> str:
-    return next((encoder.device for encoder in encoders if encoder.device != "cpu"), "cpu")
-
-
-def _blocks(part: range, size: int) -> list[range]:
-    return [part[start : start + size] for start in range(0, len(part), size)]
-
-
-def _encode_all(
-    dataset: Dataset, batches: Sequence[_Batch], size: tuple[int, int], workers: int, progress: Progress
-) -> Iterator[tuple[int, Encoder, Array]]:
-    """Rows of whole parts, as (part, encoder, rows), each as soon as its last batch is done."""
-    if not batches:
-        return
-
-    def jobs() -> Iterator[tuple[_Batch, Encoder, list[Image]]]:
-        loaded = load_blocks(dataset, [batch.indices for batch in batches], size, workers)
-        for batch, images in zip(batches, loaded, strict=True):
-            for encoder in batch.encoders:
-                yield batch, encoder, images
-
-    def encode(job: tuple[_Batch, Encoder, list[Image]]) -> Array:
-        batch, encoder, images = job
-        return _encode(dataset, batch.indices, images, encoder)
-
-    last = {batch.part: batch for batch in batches}
-    rows: dict[tuple[int, str], list[Array]] = {}
-    encoders = batches[0].encoders
-    images = sum(len(batch.indices) for batch in batches)
-    with open_lanes(_device(encoders), math.ceil(images / _images_at_once(encoders))) as lanes:
-        for (batch, encoder, _), done in lanes.in_order(encode, jobs()):
-            progress(len(done))
-            key = batch.part, encoder.name
-            rows.setdefault(key, []).append(done)
-            if batch is last[batch.part]:
-                yield batch.part, encoder, np.concatenate(rows.pop(key))
-
-
-def prepare(image: Image, encoder: Encoder) -> torch.Tensor:
-    """uint8 (H, W, 3) -> float32 (3, h, w) as ``encoder`` wants it: by its own transform if it has one."""
-    if encoder.own_transform is not None:
-        return encoder.own_transform.apply(image)
-    from climp_bench.data.transforms import to_tensor
-
-    return to_tensor(image, encoder.preprocess)
-
-
-def _encode(dataset: Dataset, indices: range, images: Sequence[Image], encoder: Encoder) -> Array:
-    rows = encoder.encode_images([prepare(image, encoder) for image in images])
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if bad.size:
-        item = dataset.item_id(indices[int(bad[0])])
-        raise _not_finite(encoder, f"{dataset.name}: {item}")
-    return rows
+def _whole_parts(
+    dataset: Dataset,
+    batches: Sequence[ImageBatch],
+    done: Iterator[tuple[ImageBatch, str, Array]],
+    progress: Progress,
+) -> Iterator[tuple[int, str, Array]]:
+    """Rows of whole parts, as (part, model, rows), each as soon as its last batch is there."""
+    wanted = Counter(batch.part for batch in batches)
+    pieces: dict[tuple[int, str], dict[int, Array]] = {}
+    for batch, name, rows in done:
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if bad.size:
+            item = dataset.item_id(batch.indices[int(bad[0])])
+            raise _not_finite(name, f"{dataset.name}: {item}")
+        progress(len(rows))
+        of_part = pieces.setdefault((batch.part, name), {})
+        of_part[batch.indices.start] = rows
+        if len(of_part) == wanted[batch.part]:
+            whole = pieces.pop((batch.part, name))
+            yield batch.part, name, np.concatenate([whole[start] for start in sorted(whole)])
 
 
 def embed_texts(
-    texts: Sequence[str], encoder: Encoder, root: Path, *, progress: Progress = lambda done: None
+    texts: Sequence[str],
+    encoder: Encoder,
+    root: Path,
+    *,
+    progress: Progress = lambda done: None,
+    team: Team | None = None,
 ) -> Embedded:
     """Embed texts, each distinct one once, sorted by length and batched by a token budget.
 
-    Causal towers with last-token pooling do not see right padding, so neither changes an embedding.
+    Causal towers with last-token pooling do not see right padding, so neither changes an embedding. What
+    another list of the same model holds already, captions or prompts, is taken over from there.
 
     Returns:
         Rows (M, P), unit norm, in the order of ``texts``.
@@ -246,43 +174,49 @@ def embed_texts(
     distinct = sorted(set(texts), key=lambda text: (len(text), text))
     entry = CacheEntry(root, text_key(distinct, encoder))
     rows = _read_whole(entry)
-    cached = rows is not None
+    encoded = 0
     if rows is None:
-        rows = _fill_texts(distinct, encoder, entry, progress)
+        rows, encoded = _fill_texts(distinct, encoder, entry, root, progress, team)
     else:
         progress(len(distinct))
     row_of = {text: i for i, text in enumerate(distinct)}
-    return Embedded(rows[[row_of[text] for text in texts]], cached)
+    return Embedded(rows[[row_of[text] for text in texts]], cached=encoded == 0)
 
 
-def _fill_texts(distinct: Sequence[str], encoder: Encoder, entry: CacheEntry, progress: Progress) -> Array:
+def _fill_texts(
+    distinct: Sequence[str],
+    encoder: Encoder,
+    entry: CacheEntry,
+    root: Path,
+    progress: Progress,
+    team: Team | None,
+) -> tuple[Array, int]:
+    """The rows, and how many texts were encoded for them."""
+    encoded = 0
     starts = range(0, len(distinct), PART_TEXTS)
     with entry.locked():
-        for k, start in enumerate(starts):
-            part = distinct[start : start + PART_TEXTS]
-            if entry.read_part(k) is None:
-                entry.write_part(k, _encode_texts(part, encoder, progress))
-            else:
-                progress(len(part))
+        parts = [distinct[start : start + PART_TEXTS] for start in starts]
+        missing = [k for k in range(len(parts)) if entry.read_part(k) is None]
+        known = known_rows(root, entry.key, [text for k in missing for text in parts[k]])
+        for k in missing:
+            new = [text for text in parts[k] if text not in known]
+            rows = _encode_texts(new, encoder, progress, team) if new else np.zeros((0, 0), np.float32)
+            encoded += len(new)
+            taken = dict(zip(new, rows, strict=True)) | {t: known[t] for t in parts[k] if t in known}
+            entry.write_part(k, np.stack([taken[text] for text in parts[k]]))
+        progress(len(distinct) - encoded)
+        write_texts(entry, distinct)
         entry.finish(len(starts), len(distinct))
-    return entry.read()
+        return entry.read(), encoded
 
 
-def _encode_texts(texts: Sequence[str], encoder: Encoder, progress: Progress) -> Array:
-    tokens = encoder.tokenize(texts)
-    order = [int(i) for i in np.argsort([len(t) for t in tokens], kind="stable")]
-    batches = list(_by_budget(order, tokens, _CPU_TOKENS if encoder.device == "cpu" else _GPU_TOKENS))
-
-    def encode(batch: list[int]) -> Array:
-        embeddings = encoder.encode_tokens([tokens[i] for i in batch])
-        bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
-        if bad.size:
-            raise _not_finite(encoder, f"text {texts[batch[int(bad[0])]]!r}")
-        return embeddings
-
+def _encode_texts(texts: Sequence[str], encoder: Encoder, progress: Progress, team: Team | None) -> Array:
     rows: Array | None = None
-    with open_lanes(encoder.device, len(batches)) as lanes:
-        for batch, embeddings in lanes.in_order(encode, batches):
+    with closing(encode_tokens(encoder.tokenize(texts), encoder, team)) as done:
+        for batch, embeddings in done:
+            bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+            if bad.size:
+                raise _not_finite(encoder.name, f"text {texts[batch[int(bad[0])]]!r}")
             if rows is None:
                 rows = np.empty((len(texts), embeddings.shape[1]), np.float32)
             rows[batch] = embeddings
@@ -290,21 +224,9 @@ def _encode_texts(texts: Sequence[str], encoder: Encoder, progress: Progress) ->
     return rows if rows is not None else np.zeros((0, 0), np.float32)
 
 
-def _by_budget(order: Sequence[int], tokens: Sequence[list[int]], budget: int) -> Iterator[list[int]]:
-    """Batches of indices, shortest texts first, whose padded size stays within the token budget."""
-    batch: list[int] = []
-    for index in order:
-        if batch and (len(batch) + 1) * len(tokens[index]) > budget:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
-
-
-def _not_finite(encoder: Encoder, where: str) -> ClimpError:
+def _not_finite(model: str, where: str) -> ClimpError:
     return MetricError(
-        f"{encoder.name} gives an embedding that is not finite",
+        f"{model} gives an embedding that is not finite",
         where=where,
         remedy="Check the weights (`climp-bench models show`), or use --dtype float32.",
     )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from typing import Literal
+
+from climp_bench.models.adapters import Encoder
 
 CODE_VERSION = "1"
 """Raised whenever a change in climp-bench changes embeddings of unchanged models and data."""
@@ -22,7 +25,7 @@ class EmbeddingKey:
         dtype: dtype the encoder computed in.
         backend: compute backends that really ran, such as ``selective_scan=torch``.
         device: device type; kernels differ between them.
-        data: digest of the images (source fingerprint, split, count) or of the texts in order.
+        data: digest of the images or of the texts, in order.
         code: version of the embedding code.
     """
 
@@ -39,3 +42,24 @@ class EmbeddingKey:
     def digest(self) -> str:
         """sha256 over all fields."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def face(side: Literal["image", "text"], encoder: Encoder) -> EmbeddingKey:
+    """The part of a key that is the model's: everything but ``data``, which is empty."""
+    return EmbeddingKey(
+        side=side,
+        weights=encoder.weights_digest,
+        model=encoder.name,
+        transform=_image_transform(encoder) if side == "image" else encoder.text_transform,
+        dtype=encoder.dtype,
+        backend=",".join(f"{op}={name}" for op, name in sorted(encoder.backends.items())),
+        device=encoder.device,
+        data="",
+    )
+
+
+def _image_transform(encoder: Encoder) -> str:
+    described = asdict(encoder.preprocess)
+    if encoder.own_transform is not None:
+        described["own_transform"] = encoder.own_transform.description
+    return json.dumps(described, sort_keys=True)

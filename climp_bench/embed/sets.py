@@ -46,17 +46,23 @@ class EmbeddingSet:
     notes: Annotations
 
 
-def annotate(dataset: Dataset, templates: tuple[str, ...] | None = None) -> Annotations:
+def annotate(
+    dataset: Dataset, templates: tuple[str, ...] | None = None, *, first_caption: bool = False
+) -> Annotations:
     """Read labels or captions and render prompts.
 
     Args:
         templates: overrides the data set's own prompt templates.
+        first_caption: only the first caption of every image counts (retrieval).
 
     Raises:
         DataError: labels out of range, empty captions, no class names; names the item.
     """
     if dataset.kind == "retrieval":
         captions, image_of = captions_of(dataset)
+        if first_caption:
+            firsts = np.unique(image_of, return_index=True)[1]
+            captions, image_of = [captions[i] for i in firsts], image_of[firsts]
         return Annotations(dataset.kind, (), tuple(captions), image_of)
     prompts, class_of = render(dataset.classes, templates or dataset.templates)
     groups = [dataset.group(i) for i in range(len(dataset))]

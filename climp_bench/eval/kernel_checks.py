@@ -15,7 +15,7 @@ from climp_bench.errors import BackendError
 from climp_bench.eval.kernel_cases import quick_case
 from climp_bench.eval.kernel_inputs import OPS, PER_SAMPLE, Case, Inputs, make_inputs
 from climp_bench.ops.dispatch import resolve
-from climp_bench.ops.tolerances import TOLERANCES, relative_error
+from climp_bench.ops.tolerances import relative_error, tolerance_of
 from climp_bench.results.kernels import KernelCheck
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -72,14 +72,9 @@ def _reference(case: Case, inputs: Inputs, dtype: torch.dtype, seed: int) -> _Ex
     leaves = {name: t.detach().cpu().double().requires_grad_() for name, t in inputs.tensors.items()}
     result = OPS[case.op](**leaves, **inputs.options, backend="reference")
     weights = torch.randn(result.shape, generator=torch.Generator().manual_seed(seed + 1))
-    weights = weights.to(_result_dtype(case, dtype))
+    weights = weights.to(dtype)
     gradients = torch.autograd.grad(result, list(leaves.values()), weights.double())
     return _Exact(result.detach(), weights, dict(zip(leaves, gradients, strict=True)))
-
-
-def _result_dtype(case: Case, dtype: torch.dtype) -> torch.dtype:
-    """ss2d promises float32, the others the dtype of the activations."""
-    return torch.promote_types(dtype, torch.float32) if case.op == "ss2d" else dtype
 
 
 def _compare(case: Case, backend: str, inputs: Inputs, exact: _Exact, dtype: torch.dtype) -> KernelCheck:
@@ -100,7 +95,7 @@ def _compare(case: Case, backend: str, inputs: Inputs, exact: _Exact, dtype: tor
         values = max(relative_error(plain, exact.result), relative_error(got, exact.result))
         return got, values, gradients
 
-    return _row(case, backend, "reference", dtype, measure, _result_dtype(case, dtype))
+    return _row(case, backend, "reference", dtype, measure)
 
 
 def check_ends(
@@ -127,7 +122,7 @@ def check_ends(
                 return got, relative_error(got[[0, -1]], exact), {}
 
             try:
-                return _row(case, backend, ENDS_ORACLE, dtype, measure, _result_dtype(case, dtype))
+                return _row(case, backend, ENDS_ORACLE, dtype, measure)
             except (torch.OutOfMemoryError, MemoryError) as error:
                 return _skipped(case, backend, dtype, error)
 
@@ -144,10 +139,9 @@ def _row(
     oracle: str,
     dtype: torch.dtype,
     measure: Callable[[], tuple[Tensor, float, dict[str, float]]],
-    result_dtype: torch.dtype,
 ) -> KernelCheck:
     """Run ``measure`` and judge; what it raises is a failure of the backend, short memory is the caller's."""
-    facts = _facts(case, backend, oracle, dtype, result_dtype)
+    facts = _facts(case, backend, oracle, dtype)
     try:
         got, values, gradients = measure()
     except (torch.OutOfMemoryError, MemoryError):
@@ -158,8 +152,8 @@ def _row(
         error < facts["gradient_tolerance"] for error in gradients.values()
     )
     reason = ""
-    if got.dtype != result_dtype:
-        passed, reason = False, f"the result is {got.dtype}, not {result_dtype}"
+    if got.dtype != dtype:
+        passed, reason = False, f"the result is {got.dtype}, not {dtype}"
     return KernelCheck(
         **facts,
         status="passed" if passed else "failed",
@@ -171,22 +165,21 @@ def _row(
 
 def _skipped(case: Case, backend: str, dtype: torch.dtype, error: BaseException) -> KernelCheck:
     reason = f"memory is too short: {str(error).splitlines()[0] if str(error) else 'out of memory'}"
-    facts = _facts(case, backend, ENDS_ORACLE, dtype, _result_dtype(case, dtype))
+    facts = _facts(case, backend, ENDS_ORACLE, dtype)
     return KernelCheck(**facts, status="skipped", reason=reason)
 
 
-def _facts(
-    case: Case, backend: str, oracle: str, dtype: torch.dtype, result_dtype: torch.dtype
-) -> dict[str, Any]:
-    """Results are held to the tolerance of their own dtype, gradients to that of the activations."""
+def _facts(case: Case, backend: str, oracle: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Results and gradients are held to the tolerance of the activations' dtype."""
+    allowed = tolerance_of(case.op, dtype)
     return {
         "op": case.op,
         "backend": backend,
         "case": case.name,
         "dtype": str(dtype).removeprefix("torch."),
         "oracle": oracle,
-        "tolerance": TOLERANCES[result_dtype].values,
-        "gradient_tolerance": TOLERANCES[dtype].gradients,
+        "tolerance": allowed.values,
+        "gradient_tolerance": allowed.gradients,
     }
 
 

@@ -30,11 +30,13 @@ def retrieve(embeddings: EmbeddingSet, ks: Sequence[int], seed: int = 0) -> list
         interval = bootstrap_mean(hits.astype(np.float64), clusters_N=notes.owner, seed=seed)
         extra = {"ties": outcome.text_ties[k], "images": len(embeddings.images)}
         value = outcome.image_retrieval_recall(k)
-        scores.append(Score(f"image_retrieval_recall@{k}", value, interval, len(hits), extra=extra))
+        name = f"image_retrieval_recall@{k}"
+        scores.append(Score(name, value, interval, len(hits), extra=extra, outcomes=hits, over="texts"))
     for k in outcome.ks:
         found = outcome.image_hits_N[k]
         interval = wilson(int(found.sum()), len(found))
         extra = {"ties": outcome.image_ties[k], "texts": len(embeddings.texts)}
         value = outcome.text_retrieval_recall(k)
-        scores.append(Score(f"text_retrieval_recall@{k}", value, interval, len(found), extra=extra))
+        name = f"text_retrieval_recall@{k}"
+        scores.append(Score(name, value, interval, len(found), extra=extra, outcomes=found))
     return scores

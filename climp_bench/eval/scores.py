@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from climp_bench.specs import Interval
 
@@ -19,6 +23,8 @@ class Score:
         n: samples the score is a mean over.
         reason: why ``value`` is None, or why it has no interval.
         extra: counts that belong to it (ties, groups).
+        outcomes: where ``value`` is a mean over samples, each right or wrong: which were right, (n,).
+        over: what a sample is; captions of one image are not independent.
     """
 
     metric: str
@@ -27,3 +33,5 @@ class Score:
     n: int
     reason: str = ""
     extra: Mapping[str, float | int | str | None] = field(default_factory=dict)
+    outcomes: npt.NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
+    over: Literal["images", "texts"] = "images"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from climp_bench.data.dataset import Image
-from climp_bench.embed.extract import prepare
+from climp_bench.embed.batches import prepare
 from climp_bench.errors import MetricError
 from climp_bench.models.adapters import Encoder
 

@@ -7,17 +7,18 @@ embeddings are normalised, averaged per class and normalised again; logits are 1
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from climp_bench.embed.sets import EmbeddingSet
+from climp_bench.embed.sets import Annotations, EmbeddingSet
+from climp_bench.eval.protocol import half_scores, merge_shared_names
 from climp_bench.eval.resampled import mean_average_precisions, mean_recalls
 from climp_bench.eval.scores import Score
 from climp_bench.metrics import classification as metrics
 from climp_bench.metrics.multilabel import mean_average_precision
 from climp_bench.metrics.uncertainty import bootstrap_statistics, wilson
+from climp_bench.suite.protocols import Rules, rules
 
 RECALL_DRAWS = 1000
 MAP_DRAWS = 200
@@ -25,20 +26,23 @@ SMALLEST_GROUP = 10
 """A group with fewer samples is reported but cannot be the worst one: its accuracy says too little."""
 
 
-def classify(embeddings: EmbeddingSet, seed: int = 0) -> list[Score]:
+def classify(
+    embeddings: EmbeddingSet, seed: int = 0, *, protocol: str = "corrected", dtype: str = "float32"
+) -> list[Score]:
     """``acc1``, ``acc5``, ``mean_per_class_recall`` and, with groups, ``worst_group_acc1``.
 
     Args:
         embeddings: with labels.
         seed: of the bootstrap.
+        protocol: one of ``suite.protocols``.
+        dtype: that the encoders computed in.
     """
-    notes = embeddings.notes
+    rule = rules(protocol)
+    notes = embeddings.notes if rule.shared_names == "separate" else merge_shared_names(embeddings.notes)
     if notes.labels is None:
         raise ValueError("classification needs labels")
     labels = notes.labels
-    n_classes = len(notes.classes)
-    weights = metrics.prompt_weights(embeddings.texts, notes.owner, n_classes)
-    logits = metrics.class_scores(embeddings.images, weights)
+    logits = _logits(embeddings, notes, rule, dtype)
     correct = metrics.top_k_correct(logits, labels, 1)
     scores = [_accuracy(logits, labels, 1), _accuracy(logits, labels, 5)]
     predicted = logits.argmax(axis=1) == labels
@@ -55,13 +59,21 @@ def classify(embeddings: EmbeddingSet, seed: int = 0) -> list[Score]:
     return scores
 
 
+def _logits(embeddings: EmbeddingSet, notes: Annotations, rule: Rules, dtype: str) -> npt.NDArray[np.float32]:
+    weights = metrics.prompt_weights(embeddings.texts, notes.owner, len(notes.classes))
+    if rule.half_scores and dtype != "float32":
+        return half_scores(embeddings.images, weights, dtype)
+    return metrics.class_scores(embeddings.images, weights)
+
+
 def _accuracy(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], k: int) -> Score:
     n, n_classes = len(labels), logits.shape[1]
     if n_classes < k:
         return Score(f"acc{k}", None, None, n, reason=f"undefined for {n_classes} classes")
     hits = metrics.top_k_correct(logits, labels, k)
     ties = metrics.ties_at_k(logits, labels, k)
-    return Score(f"acc{k}", float(hits.mean()), wilson(int(hits.sum()), n), n, extra={"ties": ties})
+    interval = wilson(int(hits.sum()), n)
+    return Score(f"acc{k}", float(hits.mean()), interval, n, extra={"ties": ties}, outcomes=hits)
 
 
 def _worst_group(correct: npt.NDArray[np.bool_], groups: tuple[str, ...]) -> Score:
@@ -80,19 +92,18 @@ def _worst_group(correct: npt.NDArray[np.bool_], groups: tuple[str, ...]) -> Sco
     return Score("worst_group_acc1", worst.accuracy, interval, worst.n, extra={"group": name, **extra})
 
 
-def tag(embeddings: EmbeddingSet, protocol: str, seed: int = 0) -> list[Score]:
+def tag(embeddings: EmbeddingSet, protocol: str, seed: int = 0, *, dtype: str = "float32") -> list[Score]:
     """``mean_average_precision`` of a multilabel task.
 
-    Under ``clip_benchmark`` protocols a class without positives counts as AP 0; ``corrected`` leaves it out.
+    A class without positives counts as AP 0 or is left out, as the protocol says.
     """
+    rule = rules(protocol)
     notes = embeddings.notes
     if notes.targets is None:
         raise ValueError("multilabel needs targets")
     targets = notes.targets
-    weights = metrics.prompt_weights(embeddings.texts, notes.owner, len(notes.classes))
-    logits = metrics.class_scores(embeddings.images, weights)
-    empty: Literal["skip", "zero"] = "skip" if protocol == "corrected" else "zero"
-    value = mean_average_precision(logits, targets, empty_classes=empty)
+    logits = _logits(embeddings, notes, rule, dtype)
+    value = mean_average_precision(logits, targets, empty_classes=rule.absent_classes)
     interval = bootstrap_statistics(
         partial(mean_average_precisions, scores_NC=logits, targets_NC=targets),
         len(targets),

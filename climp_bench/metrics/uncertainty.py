@@ -7,7 +7,7 @@ when every value is equal; for proportions prefer :func:`wilson`, which never co
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -73,13 +73,13 @@ def bootstrap_mean(
         _, owner, counts = np.unique(clusters, return_inverse=True, return_counts=True)
         totals, sizes = np.bincount(owner, weights=values), counts.astype(np.float64)
     n = len(totals)
-    rng = _generator(n, seed, draws, level)
+    rng = resampling(n, seed, draws, level)
     means = np.empty(draws)
     rows = max(1, _CHUNK // n)
     for start in range(0, draws, rows):
         picks = rng.integers(0, n, size=(min(rows, draws - start), n))
         means[start : start + rows] = totals[picks].sum(axis=1) / sizes[picks].sum(axis=1)
-    return _percentile(means, level, "bootstrap" if clusters_N is None else "cluster bootstrap")
+    return percentile_interval(means, level, "bootstrap" if clusters_N is None else "cluster bootstrap")
 
 
 def bootstrap_statistic(
@@ -115,16 +115,46 @@ def bootstrap_statistics(
     Raises:
         MetricError: fewer than two samples, or a replicate that is not a finite number.
     """
-    rng = _generator(n, seed, draws, level)
+    rng = resampling(n, seed, draws, level)
     replicates = np.empty(draws)
     rows = max(1, _CHUNK // n)
     for start in range(0, draws, rows):
         picks = rng.integers(0, n, size=(min(rows, draws - start), n))
         replicates[start : start + rows] = statistics(picks)
-    return _percentile(real("statistic", replicates, 1), level, "bootstrap")
+    return percentile_interval(real("statistic", replicates, 1), level, "bootstrap")
 
 
-def _generator(n: int, seed: int, draws: int, level: float) -> np.random.Generator:
+def combine(
+    weights_K: ArrayLike, values_K: ArrayLike, intervals: Sequence[Interval], level: float = 0.95
+) -> Interval:
+    """The interval of ``sum(weights * values)`` of independent estimates, from their own intervals (MOVER).
+
+    With weights 1 and -1 and Wilson intervals it is Newcombe's interval of a difference of proportions; with
+    weights 1 / K that of a mean over K independent test sets.
+
+    Raises:
+        MetricError: lengths differ, an interval does not hold its value, or has another level.
+
+    Source: Zou and Donner 2008; Newcombe 1998, method 10.
+    """
+    weights: Floats = real("weights_K", weights_K, 1).astype(np.float64)
+    values: Floats = real("values_K", values_K, 1).astype(np.float64)
+    bounds = np.array([(interval.low, interval.high) for interval in intervals]).reshape(-1, 2)
+    same_length(weights_K=weights, values_K=values, intervals=bounds)
+    if any(interval.level != level for interval in intervals):
+        raise MetricError(f"every interval must be of level {level}", where="intervals")
+    below, above = values - bounds[:, 0], bounds[:, 1] - values
+    if min(below.min(), above.min()) < -1e-9:
+        raise MetricError("an interval does not hold its value", where="intervals")
+    total = float(weights @ values)
+    down = np.where(weights > 0, below, above)
+    up = np.where(weights > 0, above, below)
+    low, high = (math.sqrt(float(((weights * side) ** 2).sum())) for side in (down, up))
+    return Interval(total - low, total + high, level, "MOVER")
+
+
+def resampling(n: int, seed: int, draws: int, level: float) -> np.random.Generator:
+    """The generator of a bootstrap of ``n`` samples; raises ``MetricError`` where there can be none."""
     positive("draws", draws)
     _level(level)
     if n < 2:
@@ -140,6 +170,7 @@ def _level(level: float) -> None:
         raise MetricError(f"must lie strictly between 0 and 1, got {level!r}", where="level")
 
 
-def _percentile(replicates: Floats, level: float, method: str) -> Interval:
+def percentile_interval(replicates: Floats, level: float, method: str) -> Interval:
+    """The central ``level`` of bootstrap replicates."""
     low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), level, method)

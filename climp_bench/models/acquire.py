@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from climp_bench.download import Announce
 from climp_bench.errors import UsageError, WeightsError
 from climp_bench.models import hub
 from climp_bench.models import tokenizer as tokenizers
 from climp_bench.models.catalogue import find, scales_of, split_name
 from climp_bench.models.foreign import ForeignWeights
-from climp_bench.models.hub import Announce
 from climp_bench.models.spec import ModelSpec, Source
 from climp_bench.models.store import (
     CONFIG,

@@ -64,6 +64,8 @@ class Encoder(ABC):
         dtype: dtype of the computation (embeddings are float32 whatever it is).
         backends: compute backend of every operator that has a choice; another library by its version.
         gpu: name of the accelerator, or None.
+        context_length: tokens at which ``tokenize`` cuts a text, special ones included; None where it cuts
+            nothing. An encoder that cuts says so here, and counts what it would cut in ``count_tokens``.
     """
 
     family: str
@@ -77,6 +79,7 @@ class Encoder(ABC):
     dtype: str
     backends: dict[str, str]
     gpu: str | None
+    context_length: int | None = None
 
     @property
     def name(self) -> str:
@@ -92,6 +95,26 @@ class Encoder(ABC):
         raise UsageError(
             "its input has one size", where=self.name, remedy="Leave it out of a sweep over sizes."
         )
+
+    def at_length(self, tokens: int) -> Encoder:
+        """The same model, weights shared, that cuts texts to ``tokens`` tokens, special ones included.
+
+        A length at or beyond ``context_length`` changes nothing.
+
+        Raises:
+            UsageError: texts cannot be cut for this model.
+        """
+        raise UsageError(
+            "it does not say how to cut its texts", where=self.name, remedy="Leave it out, or --max-tokens."
+        )
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text before anything is cut, special ones included, padding not."""
+        return [len(row) for row in self.tokenize(texts)]
+
+    def logit_scale(self) -> float | None:
+        """The factor that the model was trained to put on cosines before a softmax; None if it has none."""
+        return None
 
     @abstractmethod
     def encode_images(self, images: Sequence[torch.Tensor]) -> Array:
@@ -184,6 +207,16 @@ class CatalogueEncoder(Encoder):
         other = copy.copy(self)
         other.preprocess = replace(self.preprocess, size=size)
         return other
+
+    def at_length(self, tokens: int) -> CatalogueEncoder:
+        other = copy.copy(self)
+        other._tokenizer = self._tokenizer.cut(tokens)
+        other.text_transform = f"{self.text_transform}, at most {tokens} tokens"
+        other.context_length = tokens
+        return other
+
+    def logit_scale(self) -> float:
+        return float(self.model.logit_scale.detach().exp())
 
     @contextmanager
     def _computing(self) -> Iterator[None]:

@@ -117,15 +117,19 @@ class PeerEncoder(Encoder):
     def __init__(self, name: str, device: str, dtype: str) -> None:
         self.family, self.scale = name, None
         self.device, self.dtype, self.gpu = device, dtype, gpu_name(device)
-        self._model: nn.Module | None = None
+        self._built: list[nn.Module] = []
 
     @property
     def model(self) -> nn.Module:
-        """The library's model in evaluation mode on its device."""
+        """The library's model in evaluation mode on its device; copies of the encoder share it."""
         with LOADING:
-            if self._model is None:
-                self._model = self.build().float().eval().to(self.device)
-            return self._model
+            if not self._built:
+                self._built.append(self.build().float().eval().to(self.device))
+            return self._built[0]
+
+    def logit_scale(self) -> float | None:
+        scale = getattr(self.model, "logit_scale", None)
+        return None if scale is None else float(scale.detach().exp())
 
     @abstractmethod
     def build(self) -> nn.Module:

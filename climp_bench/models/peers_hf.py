@@ -5,6 +5,7 @@ Weights are read from safetensors only, and no code of a repository is run.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -144,7 +145,7 @@ class HfEncoder(PeerEncoder):
         with explained("its tokenizer cannot be loaded", str(snapshot.folder), LAYOUT):
             self._tokenizer = _auto("AutoTokenizer", snapshot.folder)
         self._fixed = str(self._config.model_type).startswith("siglip")
-        self._length = self._context_length()
+        self._length = self.context_length = self._context_length()
         files = [f for name in TOKENIZER_FILES if (f := snapshot.folder / name).is_file()]
         self.text_transform = (
             f"transformers {type(self._tokenizer).__name__}:{sha256_files(files)}, at most {self._length}, "
@@ -184,16 +185,28 @@ class HfEncoder(PeerEncoder):
             raise WeightsError(what, where=folder, remedy="Save or fetch the model again.")
         return cast("nn.Module", model)
 
+    def at_length(self, tokens: int) -> HfEncoder:
+        other = copy.copy(self)
+        if self._length is None or tokens < self._length:
+            other.context_length = tokens
+            other.text_transform = f"{self.text_transform}, at most {tokens} tokens"
+        return other
+
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
-        encoded = self._tokenizer(
-            list(texts),
-            truncation=self._length is not None,
-            max_length=self._length,
-            padding="max_length" if self._fixed else False,
-        )
-        return cast("list[list[int]]", encoded["input_ids"])
+        cut = self.context_length
+        encoded = self._tokenizer(list(texts), truncation=cut is not None, max_length=cut)
+        rows = cast("list[list[int]]", encoded["input_ids"])
+        if not self._fixed or self._length is None:
+            return rows
+        pad, left = self._tokenizer.pad_token_id or 0, self._tokenizer.padding_side == "left"
+        filled = [(row, [pad] * (self._length - len(row))) for row in rows]
+        return [fill + row if left else row + fill for row, fill in filled]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        rows = self._tokenizer(list(texts), truncation=False, verbose=False)["input_ids"] if texts else []
+        return [len(row) for row in rows]
 
     def image_features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         return _pooled(self.model.get_image_features(pixel_values=images_BCHW))  # type: ignore[operator]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import json
@@ -95,6 +96,7 @@ class OpenClipEncoder(PeerEncoder):
         with _hub_forbidden(offline), explained("its tokenizer cannot be loaded", self.name, LOCAL):
             self._tokenizer = open_clip.get_tokenizer(arch)
         self.text_transform = _describe_tokenizer(self._tokenizer)
+        self.context_length = self._full = int(self._tokenizer.context_length)
 
     def build(self) -> nn.Module:
         """The model with its weights. Raises ``WeightsError`` if they do not fit or are not only weights."""
@@ -120,9 +122,34 @@ class OpenClipEncoder(PeerEncoder):
             model: nn.Module = build_random(lambda: open_clip.create_model(self._arch, **options))
         return model
 
+    def at_length(self, tokens: int) -> OpenClipEncoder:
+        odd = ("reduction_fn", "tokenizer_mode")
+        if any(getattr(self._tokenizer, name, None) for name in odd):
+            super().at_length(tokens)
+        other = copy.copy(self)
+        if tokens < self._full:
+            other.context_length = tokens
+            other.text_transform = f"{self.text_transform}, at most {tokens} tokens"
+        return other
+
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        rows: list[list[int]] = self._tokenizer(list(texts)).tolist() if texts else []
-        return rows
+        """Rows of the model's own context length, padded: its position table is of that length."""
+        if not texts:
+            return []
+        rows: list[list[int]] = self._tokenizer(list(texts), context_length=self.context_length).tolist()
+        padding = [self._pad_id()] * (self._full - len(rows[0]))
+        return [row + padding for row in rows]
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        inner = getattr(self._tokenizer, "tokenizer", None)
+        if inner is not None:
+            clean = getattr(self._tokenizer, "clean_fn", str)
+            return [len(ids) for ids in inner([clean(t) for t in texts], verbose=False)["input_ids"]]
+        return [len(self._tokenizer.encode(text)) + 2 for text in texts]
+
+    def _pad_id(self) -> int:
+        inner = getattr(self._tokenizer, "tokenizer", None)
+        return int(getattr(inner, "pad_token_id", None) or 0)
 
     def image_features(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         features: torch.Tensor = self.model.encode_image(images_BCHW)  # type: ignore[operator]

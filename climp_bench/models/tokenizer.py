@@ -34,12 +34,16 @@ class Tokenizer:
 
     Args:
         text: the content of a ``tokenizer.json``.
+        limit: tokens that a text is cut to, special ones included; None cuts nothing.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, limit: int | None = None) -> None:
         self._text = text
         self._backend = Backend.from_str(text)
-        self._backend.no_truncation()
+        if limit is None:
+            self._backend.no_truncation()
+        else:
+            self._backend.enable_truncation(limit)
         self._backend.no_padding()
         self._backend.encode_special_tokens = True  # "<|end|>" inside a caption is text, not the end
 
@@ -52,6 +56,10 @@ class Tokenizer:
     def digest(self) -> str:
         """SHA-256 of the tokenizer file, hexadecimal."""
         return hashlib.sha256(self._text.encode()).hexdigest()
+
+    def cut(self, limit: int) -> Tokenizer:
+        """The same tokenizer, cutting texts to ``limit`` tokens; the end token stays where there is one."""
+        return Tokenizer(self._text, limit)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, with the end token where the tokenizer has one.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from climp_bench.models._blocks import DropPath, step_size_bias
-from climp_bench.ops import ss2d
+from climp_bench.ops import pixelwise, ss2d
 from climp_bench.ops.ss2d import DIRECTIONS
 
 
@@ -78,7 +79,7 @@ class VMamba(nn.Module):
             if following is not None:
                 stage.add_module("downsample", _downsample(dim, following))
             self.layers.append(stage)
-        self.classifier = nn.Sequential(OrderedDict(norm=nn.LayerNorm(self.out_dim)))
+        self.classifier = nn.Sequential(OrderedDict(norm=_LayerNorm(self.out_dim)))
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Features of the image, (B, out_dim): the mean over the pixels of ``forward_features``.
@@ -94,8 +95,29 @@ class VMamba(nn.Module):
         With four stages h and w are H / 32 and W / 32, rounded up.
         """
         x_BHWC = self.patch_embed(images_BCHW.permute(0, 2, 3, 1))
-        features: Tensor = self.classifier(self.layers(x_BHWC))
+        fused = not self.training and pixelwise.is_fused(x_BHWC, self.parameters())
+        features: Tensor = self.classifier(self._infer(x_BHWC) if fused else self.layers(x_BHWC))
         return features
+
+    def _infer(self, x_BHWC: Tensor) -> Tensor:
+        """``self.layers`` by fused kernels, without gradients; overwrites its input."""
+        for stage in self.layers.children():
+            for name, part in stage.named_children():
+                x_BHWC = _infer_blocks(part, x_BHWC.contiguous()) if name == "blocks" else part(x_BHWC)
+        return x_BHWC
+
+
+def _infer_blocks(blocks: nn.Module, x_BHWC: Tensor) -> Tensor:
+    """The blocks of a stage, where the end of one and the beginning of the next are one kernel."""
+    dtype = pixelwise.working_dtype(x_BHWC)
+    branch: Tensor | None = None
+    for block in cast(Iterable[_Block], blocks.children()):
+        branch = block.op.infer(pixelwise.add_norm_(x_BHWC, branch, block.norm, dtype))
+        normed = pixelwise.add_norm_(x_BHWC, branch, block.norm2, dtype)
+        del branch
+        branch = pixelwise.mlp(normed, block.mlp.fc1, block.mlp.fc2)
+        del normed
+    return x_BHWC if branch is None else x_BHWC.add_(branch)
 
 
 def _stem(in_chans: int, dim: int) -> nn.Sequential:
@@ -103,19 +125,19 @@ def _stem(in_chans: int, dim: int) -> nn.Sequential:
     return nn.Sequential(
         _Conv2d(in_chans, dim // 2, 3, stride=2, padding=1),
         nn.Identity(),
-        nn.LayerNorm(dim // 2),
+        _LayerNorm(dim // 2),
         nn.Identity(),
         nn.GELU(),
         _Conv2d(dim // 2, dim, 3, stride=2, padding=1),
         nn.Identity(),
-        nn.LayerNorm(dim),
+        _LayerNorm(dim),
     )
 
 
 def _downsample(dim: int, following: int) -> nn.Sequential:
     """A strided convolution between stages; the identities keep the official numbering."""
     return nn.Sequential(
-        nn.Identity(), _Conv2d(dim, following, 3, stride=2, padding=1), nn.Identity(), nn.LayerNorm(following)
+        nn.Identity(), _Conv2d(dim, following, 3, stride=2, padding=1), nn.Identity(), _LayerNorm(following)
     )
 
 
@@ -124,6 +146,15 @@ class _Conv2d(nn.Conv2d):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         return super().forward(x_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class _LayerNorm(nn.LayerNorm):
+    """A layer norm over the last axis that is fused where the blocks are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if pixelwise.is_fused(x, self.parameters()):
+            return pixelwise.add_norm_(x.contiguous(), None, self, self.weight.dtype)
+        return super().forward(x)
 
 
 class _Linear(nn.Linear):
@@ -214,4 +245,22 @@ class _SS2D(nn.Module):
             self.Ds.view(DIRECTIONS, self.inner),
         )
         out: Tensor = self.out_proj(self.out_norm(y_BHWE.to(self.out_norm.weight.dtype)))
+        return out
+
+    def infer(self, x_BHWC: Tensor) -> Tensor:
+        """``forward`` by fused kernels, without gradients."""
+        x_BHWE = pixelwise.conv_silu(self.in_proj(x_BHWC), self.conv2d.weight)
+        del x_BHWC
+        projected = F.linear(x_BHWE, self.x_proj_weight.flatten(0, 1))
+        y_BHWE = pixelwise.ss2d_norm(
+            x_BHWE,
+            torch.unflatten(projected, -1, (DIRECTIONS, -1)),
+            self.dt_projs_weight,
+            self.dt_projs_bias,
+            self.A_logs.view(DIRECTIONS, self.inner, self.state),
+            self.Ds.view(DIRECTIONS, self.inner),
+            self.out_norm,
+        )
+        del x_BHWE, projected
+        out: Tensor = self.out_proj(y_BHWE)
         return out

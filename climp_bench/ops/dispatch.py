@@ -104,22 +104,22 @@ _BACKENDS: dict[str, tuple[_Backend, ...]] = {
     "selective_scan": (
         _Backend("meta", "climp_bench.ops.meta_backend", _meta_only),
         _Backend("numba", "climp_bench.ops.numba_backend", _numba),
-        _Backend("torch", "climp_bench.ops.torch_backend", _TORCH),
         _Backend("triton", "climp_bench.ops.triton_scan", _triton),
+        _Backend("torch", "climp_bench.ops.torch_backend", _TORCH),
         _Backend("mamba-ssm", "climp_bench.ops.mamba_ssm_backend", _mamba_ssm),
         _Backend("reference", "climp_bench.ops.reference", _REFERENCE),
     ),
     "ss2d": (
         _Backend("meta", "climp_bench.ops.meta_backend", _meta_only),
         _Backend("numba", "climp_bench.ops.numba_backend", _numba),
-        _Backend("torch", "climp_bench.ops.torch_backend", _TORCH),
         _Backend("triton", "climp_bench.ops.triton_ss2d", _triton),
+        _Backend("torch", "climp_bench.ops.torch_backend", _TORCH),
         _Backend("reference", "climp_bench.ops.reference", _REFERENCE),
     ),
     "ssd": (
         _Backend("meta", "climp_bench.ops.meta_backend", _meta_only),
-        _Backend("torch", "climp_bench.ops.torch_backend_ssd", _TORCH),
         _Backend("triton", "climp_bench.ops.triton_ssd", _triton),
+        _Backend("torch", "climp_bench.ops.torch_backend_ssd", _TORCH),
         _Backend("mamba-ssm", "climp_bench.ops.mamba_ssm_backend", _mamba_ssm),
         _Backend("reference", "climp_bench.ops.reference", _REFERENCE),
     ),
@@ -192,7 +192,7 @@ def resolve(op: str, device: torch.device | str, backend: str = "auto") -> tuple
     passed_over: list[str] = []
     for entry in entries:
         available, reason = entry.probe(where)
-        if available:
+        if available and not (where.type == "cpu" and entry.name == "triton"):  # interpreted, if at all
             why = "; ".join([f"auto: {entry.name} ({reason})", *passed_over])
             return _load(op, entry), entry.name, why
         passed_over.append(f"not {entry.name} ({reason})")

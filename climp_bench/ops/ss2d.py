@@ -44,7 +44,8 @@ def ss2d(
         backend: see ``climp_bench.ops.backends("ss2d")``.
 
     Returns:
-        y_BHWE in float32 (float64 for float64 inputs), before the output norm.
+        y_BHWE in the dtype of x, before the output norm. In half precision the results of the directions may
+        be rounded ahead of their sum.
 
     Raises:
         ValueError: the shapes do not fit together.
@@ -63,4 +64,4 @@ def ss2d(
         },
     )
     kernel, _, _ = resolve("ss2d", x_BHWE.device, backend)
-    return kernel(x_BHWE, x_dbl_BHWKC, dt_weight_KER, dt_bias_KE, A_logs_KEN, D_KE)
+    return kernel(x_BHWE, x_dbl_BHWKC, dt_weight_KER, dt_bias_KE, A_logs_KEN, D_KE).to(x_BHWE.dtype)

@@ -8,6 +8,10 @@ from torch import Tensor
 
 from climp_bench.ops.torch_backend_scan import compute_dtype, no_autocast
 
+ONE_CHUNK, CPU_CHUNK = 128, 64
+"""On a CPU sequences of up to so many positions are one chunk, longer ones are cut shorter: the decays between
+positions grow with the square of a chunk and take longer than the matrix products."""
+
 
 def ssd(
     x_BLHP: Tensor,
@@ -19,10 +23,12 @@ def ssd(
     *,
     chunk_size: int,
 ) -> Tensor:
-    """See ``climp_bench.ops.ssd``. A sequence no longer than ``chunk_size`` is one chunk, never padded."""
+    """See ``climp_bench.ops.ssd``. A sequence of one chunk is never padded; a CPU wants shorter chunks."""
     dtype = compute_dtype(x_BLHP, dt_BLH, A_H)
     length = x_BLHP.shape[1]
     size = min(chunk_size, length)
+    if x_BLHP.device.type == "cpu" and length > ONE_CHUNK:
+        size = min(size, CPU_CHUNK)
     padding = -length % size
     with no_autocast(x_BLHP.device):
         x, dt, A, B, C, D = (t.to(dtype) for t in (x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, D_H))

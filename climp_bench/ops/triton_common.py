@@ -1,8 +1,12 @@
 """Device functions that several Triton kernels share. Importing this imports Triton."""
 
+import os
+
 import triton
 import triton.language as tl
 
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+"""The interpreter knows no assembly."""
 LOG2E = tl.constexpr(1.4426950408889634)
 
 
@@ -29,6 +33,18 @@ def sigmoid(x: tl.tensor) -> tl.tensor:
     """The derivative of ``softplus``; nothing overflows."""
     z = tl.exp2(-tl.abs(x) * LOG2E)
     return tl.where(x >= 0, 1.0, z) / (1.0 + z)
+
+
+@triton.jit
+def fast_log2(x: tl.tensor) -> tl.tensor:
+    """One instruction with an absolute error of 2^-22, where ``tl.log2`` takes fifteen."""
+    if INTERPRETED:
+        log = tl.log2(x)
+    else:
+        log = tl.inline_asm_elementwise(
+            "lg2.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
+        )
+    return log
 
 
 @triton.jit

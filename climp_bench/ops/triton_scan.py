@@ -26,7 +26,7 @@ class _Launch:
 
 
 _FORWARD = _Launch(channels=64, warps=2)
-_BACKWARD = _Launch(channels=128, warps=4)
+_BACKWARD = _Launch(channels=32, warps=1)
 _EVERY = 16
 """Positions between kept states: they cost 1/16 of all states, and the scratch of a piece 16/L of them."""
 

@@ -1,7 +1,8 @@
 """``ss2d`` on a GPU by Triton kernels, forward and backward; Triton itself is imported at the first call.
 
-A pass over the image per axis covers its two directions, so the result is written twice. What autograd keeps
-is the inputs and, for images of several tiles, the states that enter them: everything else is computed again.
+Without gradients and with one state a channel the kernels of ``triton_ss2d_walk_kernels`` run. Else a pass
+over the image per axis covers its two directions, so the result is written twice. What autograd keeps is the
+inputs and, for images of several tiles, the states that enter them: everything else is computed again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from climp_bench.errors import BackendError
 from climp_bench.ops.torch_backend_scan import no_autocast, records_gradient
+from climp_bench.ops.triton_ss2d_infer import Norm, infer
 
 _DIRECTIONS = 4
 _FEWEST_POSITIONS = 16
@@ -67,6 +69,8 @@ def ss2d(
     """See ``climp_bench.ops.ss2d``; float64 and images of 2^31 elements raise a ``BackendError``."""
     tensors = (x_BHWE, x_dbl_BHWKC, dt_weight_KER, dt_bias_KE, A_logs_KEN, D_KE)
     _check(tensors)
+    if A_logs_KEN.shape[-1] == 1 and not records_gradient(*tensors):
+        return infer(tuple(t.contiguous() for t in tensors), None)
     precision = _precision(x_dbl_BHWKC.dtype, dt_weight_KER.dtype)
     with no_autocast(x_BHWE.device):
         weight, bias = dt_weight_KER.float().contiguous(), dt_bias_KE.float().contiguous()
@@ -76,6 +80,23 @@ def ss2d(
             y: Tensor = _SS2D.apply(*inputs, precision)
             return y
         return _Launcher(inputs, precision).forward()[0]
+
+
+def ss2d_normed(
+    x_BHWE: Tensor,
+    x_dbl_BHWKC: Tensor,
+    dt_weight_KER: Tensor,
+    dt_bias_KE: Tensor,
+    A_logs_KEN: Tensor,
+    D_KE: Tensor,
+    norm_weight_E: Tensor,
+    norm_bias_E: Tensor,
+    eps: float,
+) -> Tensor:
+    """The layer norm of ``ss2d`` with N = 1, in the dtype of x; records no gradients. Raises as ``ss2d``."""
+    tensors = (x_BHWE, x_dbl_BHWKC, dt_weight_KER, dt_bias_KE, A_logs_KEN, D_KE)
+    _check(tensors)
+    return infer(tuple(t.contiguous() for t in tensors), Norm(norm_weight_E, norm_bias_E, eps))
 
 
 def _check(tensors: tuple[Tensor, ...]) -> None:

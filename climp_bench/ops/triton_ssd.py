@@ -1,7 +1,7 @@
 """``ssd`` in Triton, forward and backward: matrix products within chunks, a short recurrence across them.
 
-Products keep float32: with float32 inputs they are float32's own; TF32 holds half inputs exactly, and where
-one factor is a float32 weight or state, three products of TF32 make up for the bits that one loses. Kernels
+With float32 inputs products are float32's own. TF32 holds half inputs exactly, and rounds a weight or a state
+that they meet by 2^-11, an eighth of what bfloat16 does to the result. Kernels
 and Triton itself are imported at the first call.
 """
 
@@ -43,7 +43,7 @@ class _Plan:
     mixed: str
 
 
-_HALF = _Plan(forward=_Launch(128, 32, 8), backward=_Launch(64, 32, 8), inputs="tf32", mixed="tf32x3")
+_HALF = _Plan(forward=_Launch(128, 32, 4), backward=_Launch(64, 32, 8), inputs="tf32", mixed="tf32")
 """For bfloat16 and float16; text of up to 128 tokens is one chunk, without states."""
 _SINGLE = _Plan(forward=_Launch(32, 32, 8), backward=_Launch(32, 16, 8), inputs="ieee", mixed="ieee")
 """For float32, whose products run outside the tensor cores."""

@@ -7,13 +7,23 @@ from pathlib import Path
 
 from climp_bench.errors import StoreError
 from climp_bench.files import write_text
+from climp_bench.report import reference
 from climp_bench.report.plots import dot_plot
 from climp_bench.report.tables import score_table, to_csv, to_markdown
 from climp_bench.results import RunRecord
 
 
-def write_report(records: Sequence[RunRecord], suite: str, out: Path, *, command: str) -> list[Path]:
+def write_report(
+    records: Sequence[RunRecord],
+    suite: str,
+    out: Path,
+    *,
+    command: str,
+    figures: Sequence[reference.Figure] | None = None,
+) -> list[Path]:
     """Write ``{command}-{suite}.md``, ``.csv`` and ``.png`` to ``out`` and return their paths.
+
+    ``figures`` are published ones to set beside the scores; the shipped ones unless given.
 
     Raises:
         StoreError: a file cannot be written.
@@ -21,7 +31,7 @@ def write_report(records: Sequence[RunRecord], suite: str, out: Path, *, command
     own = [record for record in records if record.suite == suite]
     paths = [out / f"{command}-{suite}{suffix}" for suffix in (".md", ".csv", ".png")]
     table = score_table(own, suite)
-    write_text(paths[0], _page(own, suite, command, paths[2].name), StoreError)
+    write_text(paths[0], _page(own, suite, command, paths[2].name, figures), StoreError)
     write_text(paths[1], to_csv(own), StoreError)
     if any(cell.ok for line in table.lines for cell in line.cells):
         dot_plot(table, paths[2])
@@ -29,7 +39,13 @@ def write_report(records: Sequence[RunRecord], suite: str, out: Path, *, command
     return paths[:2]
 
 
-def _page(records: Sequence[RunRecord], suite: str, command: str, picture: str) -> str:
+def _page(
+    records: Sequence[RunRecord],
+    suite: str,
+    command: str,
+    picture: str,
+    figures: Sequence[reference.Figure] | None,
+) -> str:
     table = score_table(records, suite)
     parts = [
         f"# {command}: {suite}\n",
@@ -38,6 +54,7 @@ def _page(records: Sequence[RunRecord], suite: str, command: str, picture: str) 
         f"![Scores with 95% intervals]({picture})\n",
         "## All metrics\n",
         to_markdown(score_table(records, suite, headline=False)),
+        reference.section(records, figures),
         problems(records),
         "## How these numbers were made\n",
         provenance(records),
@@ -46,15 +63,19 @@ def _page(records: Sequence[RunRecord], suite: str, command: str, picture: str) 
 
 
 def problems(records: Sequence[RunRecord]) -> str:
-    """A section that lists what was not measured and why, or nothing."""
+    """Sections that list what was not measured and why, and what was left out of scores, or nothing."""
     models: dict[str, list[str]] = {}
+    lost: dict[str, None] = {}
     for r in records:
-        if r.error is not None:
+        if r.error is not None and r.status == "partial":
+            lost[f"- {r.task}: {r.error.what} ({r.error.where})"] = None
+        elif r.error is not None:
             place = f" ({r.error.where})" if r.error.where else ""
             fault = f"{r.status}: {r.task}, {r.metric}: {r.error.what}{place}"
             models.setdefault(fault, []).append(r.model.name)
     lines = [f"- {fault}: {', '.join(names)}" for fault, names in models.items()]
-    return "## Not measured\n\n" + "\n".join(lines) + "\n" if lines else ""
+    sections = {"Not measured": lines, "Partial": list(lost)}
+    return "\n".join(f"## {title}\n\n" + "\n".join(told) + "\n" for title, told in sections.items() if told)
 
 
 def provenance(records: Sequence[RunRecord]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from climp_bench.errors import StoreError
 from climp_bench.files import write_text
+from climp_bench.report import reference
 from climp_bench.report.page import problems, provenance
 from climp_bench.report.plots import COLOURS, MARKERS, save
 from climp_bench.report.tables import Cell, Line, headline_metrics, to_csv
@@ -76,7 +77,13 @@ def _page(records: Sequence[RunRecord], suite: str, picture: str) -> str:
     parts = [f"# resolution: {suite}\n", "Percent with 95% interval; size: side of the input in pixels.\n"]
     if picture:
         parts.append(f"![Scores against the size of the input]({picture})\n")
-    parts += [table, problems(records), "## How these numbers were made\n", provenance(records)]
+    parts += [
+        table,
+        reference.section(records),
+        problems(records),
+        "## How these numbers were made\n",
+        provenance(records),
+    ]
     return "\n".join(part for part in parts if part)
 
 

@@ -71,9 +71,15 @@ class Line:
 
     @property
     def n(self) -> str:
-        """Samples behind the scores: ``1,000``, or ``75-78`` where the worst group differs by model."""
-        counts = sorted({c.record.n_evaluated for c in self.cells if c.record is not None and c.ok})
-        return "-".join(f"{n:,}" for n in dict.fromkeys((counts[0], counts[-1]))) if counts else ""
+        """Samples behind the scores: ``1,000``, or ``75-78`` where the worst group differs by model.
+
+        ``999 (1 left out)`` where images that do not decode were left out.
+        """
+        present = [c.record for c in self.cells if c.record is not None and c.ok]
+        counts = sorted({record.n_evaluated for record in present})
+        told = "-".join(f"{n:,}" for n in dict.fromkeys((counts[0], counts[-1]))) if counts else ""
+        lost = max((record.n_failed for record in present), default=0)
+        return f"{told} ({lost:,} left out)" if lost else told
 
     @property
     def label(self) -> str:

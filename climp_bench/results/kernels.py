@@ -27,7 +27,7 @@ class KernelCheck(_Part):
         status: ``skipped`` has a reason; ``failed`` has one where more can be said than the errors do.
         values: largest error of the result over its largest value; None if not finite or not measured.
         gradients: the same for the gradient of each argument.
-        tolerance, gradient_tolerance: what they had to stay below (dtype of the result, of activations).
+        tolerance, gradient_tolerance: what they had to stay below (result, gradients).
         reason: see ``status``.
     """
 

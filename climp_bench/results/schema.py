@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from datetime import timezone
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -24,7 +25,8 @@ from pydantic import (
 from climp_bench.errors import ClimpError
 from climp_bench.specs import Interval, TaskKind
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: the first. 2: ``outcomes_digest``. Older records are read through :func:`upgrade`."""
 UNKNOWN_KIND = "unknown"
 """The kind of a failed record whose data could not even be opened."""
 
@@ -135,6 +137,8 @@ class RunRecord(_Part):
             ``skipped`` not attempted.
         error: required when ``failed`` or ``skipped``; allowed when ``partial``.
         resolution: height and width in pixels, where the input size is fixed.
+        outcomes_digest: sha256 of the file of per-sample outcomes that lies beside this one; None where the
+            score is no mean over samples, or was stored before outcomes were (schema 1).
         extra: side facts by name, such as group accuracies and tie counts.
     """
 
@@ -154,6 +158,7 @@ class RunRecord(_Part):
     status: Status
     error: Problem | None = None
     resolution: tuple[Pixels, Pixels] | None = None
+    outcomes_digest: Text | None = None
     extra: dict[str, Scalar] = Field(default_factory=dict)
     provenance: Provenance
 
@@ -164,6 +169,8 @@ class RunRecord(_Part):
                 raise ValueError(f"a {self.status} record cannot have a value or an interval")
             if self.error is None:
                 raise ValueError(f"a {self.status} record needs 'error', its reason")
+            if self.outcomes_digest is not None:
+                raise ValueError(f"a {self.status} record cannot have outcomes")
             return self
         if self.value is None:
             raise ValueError(f"status {self.status!r} needs a value")
@@ -195,6 +202,22 @@ class RunRecord(_Part):
     def key(self) -> str:
         """:func:`record_key` of this record."""
         return record_key(self)
+
+
+def upgrade(record: dict[str, Any], version: int) -> dict[str, Any]:
+    """A stored record of an earlier schema as one of the present schema.
+
+    Raises:
+        KeyError: no schema of that version is known.
+    """
+    for step in range(version, SCHEMA_VERSION):
+        record = _STEPS[step](record)
+    return record
+
+
+_STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: lambda record: {**record, "outcomes_digest": None},
+}
 
 
 def slot_key(record: RunRecord) -> str:

@@ -7,19 +7,26 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Protocol
 
-from climp_bench import __version__
-from climp_bench.data.catalogue import DATASETS, open_dataset
-from climp_bench.data.dataset import Dataset, check_count
+from climp_bench.data.catalogue import DATASETS
+from climp_bench.data.dataset import Dataset
 from climp_bench.embed.extract import Embedded, embed_images, embed_texts
 from climp_bench.embed.sets import Annotations, EmbeddingSet, annotate
-from climp_bench.errors import ClimpError, StoreError, UsageError
+from climp_bench.errors import ClimpError, RankError, StoreError, UsageError
 from climp_bench.eval.geometry import describe
+from climp_bench.eval.protocol import check_model
 from climp_bench.eval.retrieval import retrieve
 from climp_bench.eval.scores import Score
 from climp_bench.eval.zeroshot import classify, tag
 from climp_bench.models.adapters import Encoder
 from climp_bench.results import UNKNOWN_KIND, DatasetRef, ModelRef, Problem, ResultStore, RunRecord, collect
-from climp_bench.run.plan import Job, Plan, Settings, task_fingerprint
+from climp_bench.results.outcomes import Hits, Outcomes, digest, encode
+from climp_bench.run.additions import Addition, addition_to
+from climp_bench.run.averages import averages
+from climp_bench.run.opening import left_out, open_task
+from climp_bench.run.picturing import pictures_of
+from climp_bench.run.plan import BESIDE_TASKS, Job, Plan, Settings, task_fingerprint
+from climp_bench.run.reuse import earlier
+from climp_bench.suite.protocols import captions_used, rules
 
 
 class Watcher(Protocol):
@@ -49,7 +56,8 @@ def execute(plan: Plan, settings: Settings, watcher: Watcher) -> Outcome:
     """Run every job. Each evaluation is written to the store as soon as it is scored.
 
     Raises:
-        StoreError: the results cannot be written. Any other failure becomes a record of status ``failed``
+        StoreError: the results cannot be written.
+        RankError: another rank is lost. Any other failure becomes a record of status ``failed``
             (with ``settings.debug`` unexpected exceptions are raised instead).
     """
     store = ResultStore(settings.out / "records")
@@ -60,6 +68,9 @@ def execute(plan: Plan, settings: Settings, watcher: Watcher) -> Outcome:
         _JobRun(job, plan.encoders, settings, watcher, store, known, outcome).run()
         place = {encoder.name: k for k, encoder in enumerate(plan.encoders)}
         outcome.records[before:] = sorted(outcome.records[before:], key=lambda r: place[r.model.name])
+    means = averages(plan, outcome.records)
+    store.write(means)
+    outcome.records += means
     return outcome
 
 
@@ -81,24 +92,26 @@ class _JobRun:
         self.started = datetime.now(timezone.utc)
         self.dataset: Dataset | None = None
         self.fingerprint: str | None = None
+        self.addition: Addition | None = None
 
     def run(self) -> None:
         task = self.job.task
         waiting = list(self.encoders)
         try:
-            self.dataset = open_dataset(task.dataset, self.settings.data_roots, task.n)
-            check_count(self.dataset, task.n)
+            self.dataset = open_task(task, self.settings)
             if task.kind is not None and task.kind != self.dataset.kind:
                 remedy = "Correct `kind` in the suite, or dataset_type.txt in the data set."
                 what = f"the suite says {task.kind}, the data set is {self.dataset.kind}"
                 raise UsageError(what, where=self.job.label, remedy=remedy)
-            self.fingerprint = task_fingerprint(self.dataset, task)
-            waiting = [encoder for encoder in self.encoders if not self._reuse(encoder)]
+            self.fingerprint = task_fingerprint(self.dataset, task, self.job.suite.protocol)
+            self.addition = addition_to(self.job, self.settings)
+            waiting = [e for e in self._admitted() if not self._reuse(e)]
             self.watcher.job(self.job.label, len(waiting) * len(self.dataset))
             if not waiting:
                 return
-            notes = annotate(self.dataset, task.templates)
-        except StoreError:
+            first = captions_used(self.job.suite.protocol, task.dataset, task.captions) == "first"
+            notes = annotate(self.dataset, task.templates, first_caption=first)
+        except (StoreError, RankError):
             raise
         except Exception as error:
             for encoder in waiting:
@@ -106,27 +119,22 @@ class _JobRun:
             return
         self._evaluate(waiting, notes)
 
+    def _admitted(self) -> list[Encoder]:
+        """The models that get their images as the protocol prescribes; the others fail with that reason."""
+        admitted = []
+        for encoder in self.encoders:
+            try:
+                check_model(rules(self.job.suite.protocol), encoder)
+                admitted.append(encoder)
+            except UsageError as error:
+                self._fail(encoder, error)
+        return admitted
+
     def _reuse(self, encoder: Encoder) -> bool:
         """Take over the records of an earlier run of exactly this evaluation by this version."""
-        found = [
-            record
-            for record in self.known
-            if record.suite == self.job.suite.name
-            and record.task == self.job.task.name
-            and (record.kind == "geometry") == (self.job.measure == "geometry")
-            and record.extra.get("sampled_images") == self.settings.sample
-            and record.protocol == self.job.suite.protocol
-            and record.model.name == encoder.name
-            and record.model.weights_digest == encoder.weights_digest
-            and record.dataset.fingerprint == self.fingerprint
-            and record.resolution == encoder.preprocess.size
-            and record.provenance.dtype == encoder.dtype
-            and record.provenance.device == encoder.device
-            and record.provenance.backends == encoder.backends
-            and record.provenance.seed == self.settings.seed
-            and record.provenance.climp_bench == __version__
-        ]
-        if not found or any(record.status == "failed" for record in found):
+        facts = self.addition.facts if self.addition else {}
+        found = earlier(self.known, self.store, self.job, encoder, self.settings, self.fingerprint, facts)
+        if not found:
             return False
         self.outcome.records.extend(found)
         self.outcome.reused += 1
@@ -138,7 +146,7 @@ class _JobRun:
         assert self.dataset is not None
         try:
             images = self._images(encoders)
-        except StoreError:
+        except (StoreError, RankError):
             raise
         except Exception as error:
             if len(encoders) == 1:
@@ -149,11 +157,14 @@ class _JobRun:
             return
         for encoder in encoders:
             try:
-                texts = embed_texts(notes.texts, encoder, self.settings.cache)
+                texts = embed_texts(notes.texts, encoder, self.settings.cache, team=self.settings.team)
                 embedded = images[encoder.name]
-                scores = self._score(EmbeddingSet(embedded.rows, texts.rows, notes))
-                self._record(encoder, scores, embedded.cached and texts.cached)
-            except StoreError:
+                embeddings = EmbeddingSet(embedded.rows, texts.rows, notes)
+                scores = self._score(embeddings, encoder.dtype)
+                if self.addition:
+                    scores += self.addition.scores(encoder, embeddings, scores)
+                self._record(encoder, scores, embeddings, embedded.cached and texts.cached)
+            except (StoreError, RankError):
                 raise
             except Exception as error:
                 self._fail(encoder, error)
@@ -166,41 +177,67 @@ class _JobRun:
             self.settings.cache,
             workers=self.settings.workers,
             progress=self.watcher.advance,
+            team=self.settings.team,
         )
 
-    def _score(self, embeddings: EmbeddingSet) -> list[Score]:
+    def _score(self, embeddings: EmbeddingSet, dtype: str) -> list[Score]:
         suite, task, seed = self.job.suite, self.job.task, self.settings.seed
         if self.job.measure == "geometry":
             return describe(embeddings, sample=self.settings.sample, seed=seed)
         if embeddings.notes.kind == "retrieval":
             return retrieve(embeddings, task.ks, seed)
         if embeddings.notes.kind == "multilabel":
-            return tag(embeddings, suite.protocol, seed)
-        return classify(embeddings, seed)
+            return tag(embeddings, suite.protocol, seed, dtype=dtype)
+        return classify(embeddings, seed, protocol=suite.protocol, dtype=dtype)
 
-    def _record(self, encoder: Encoder, scores: Sequence[Score], cached: bool) -> None:
-        records = [self._one(encoder, score, cached) for score in scores]
-        self.store.write(records)
+    def _record(
+        self, encoder: Encoder, scores: Sequence[Score], embeddings: EmbeddingSet, cached: bool
+    ) -> None:
+        assert self.dataset is not None
+        content = self._outcomes(scores, embeddings.notes)
+        bound = digest(content) if content is not None else None
+        records = [
+            self._one(encoder, score, cached, bound if score.outcomes is not None else None)
+            for score in scores
+        ]
+        facts = (self.job, self.dataset, embeddings, scores, encoder, self.fingerprint, self.settings.seed)
+        self.store.write(records, content, pictures_of(*facts))
         self.outcome.records.extend(records)
         self.outcome.done += 1
 
-    def _one(self, encoder: Encoder, score: Score, cached: bool | None) -> RunRecord:
+    def _outcomes(self, scores: Sequence[Score], notes: Annotations) -> bytes | None:
+        """The file of per-sample outcomes, or None if no score has any."""
+        assert self.dataset is not None
+        hits = {s.metric: Hits(s.outcomes, s.over) for s in scores if s.outcomes is not None}
+        if not hits:
+            return None
+        ids = tuple(self.dataset.item_id(i) for i in range(len(self.dataset)))
+        return encode(Outcomes(ids, hits, notes.owner if notes.kind == "retrieval" else None))
+
+    def _one(self, encoder: Encoder, score: Score, cached: bool | None, outcomes: str | None) -> RunRecord:
         undefined = score.value is None
-        extra = dict(score.extra)
+        extra = {**(self.addition.facts if self.addition else {}), **score.extra}
         if self.job.task.chance is not None:
             extra["chance"] = self.job.task.chance
         elif score.metric == "acc1" and self.dataset is not None:
             extra["chance"] = 1 / len(self.dataset.classes)
+        lost = left_out(self.dataset) if self.dataset is not None else None
+        count = len(self.dataset.skipped_items) if self.dataset is not None else 0
+        whole = score.n + count if self.dataset is not None and score.n == len(self.dataset) else None
+        if lost is not None:
+            extra["left_out_images"] = count
         return self._base(
             encoder,
             metric=score.metric,
             value=score.value,
             interval=score.interval,
             no_interval_reason=score.reason if score.value is not None and score.interval is None else None,
-            n_expected=score.n,
+            n_expected=whole if lost else score.n,
             n_evaluated=score.n,
-            status="skipped" if undefined else "ok",
-            error=Problem(what=score.reason) if undefined else None,
+            n_failed=count,
+            status="skipped" if undefined else "partial" if lost else "ok",
+            error=Problem(what=score.reason) if undefined else lost,
+            outcomes_digest=outcomes,
             extra=extra,
             cached=cached,
         )
@@ -229,10 +266,13 @@ class _JobRun:
 
     def _base(self, encoder: Encoder, *, cached: bool | None, **facts: object) -> RunRecord:
         task, data = self.job.task, self.dataset
-        revision = DATASETS.get(task.dataset).revision if task.dataset in DATASETS else None
+        entry = DATASETS.get(task.dataset) if task.dataset in DATASETS else None
+        revision = data.revision if data else None
+        if entry is not None and entry.published is None:
+            revision = entry.revision
         kind: str = data.kind if data else task.kind or UNKNOWN_KIND
-        if self.job.measure == "geometry":
-            kind = "geometry"
+        if self.job.measure in BESIDE_TASKS:
+            kind = self.job.measure
         return RunRecord.model_validate(
             {
                 "model": ModelRef(

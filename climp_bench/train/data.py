@@ -192,15 +192,19 @@ class Batches:
             self._epoch, self._order = epoch, order
         return self._order[batch * config.batch_size : (batch + 1) * config.batch_size]
 
-    def batch(self, step: int) -> Batch:
-        """The batch of ``step``, counted from 0."""
-        config, rows = self._config, self.rows(step)
+    def batch(self, step: int, part: range | None = None) -> Batch:
+        """The batch of ``step``, counted from 0, or the pairs of it that stand at ``part``."""
+        config, whole = self._config, self.rows(step)
+        part = range(len(whole)) if part is None else part
+        rows = whole[part.start : part.stop]
         random = np.random.default_rng([config.seed, CHOICES, step])
         low, high = LOWRES_SIDES
-        lowres = LowRes(round(config.lowres_prob * len(rows)), int(random.integers(low, high + 1)))
+        blurred = round(config.lowres_prob * len(whole)) - part.start
+        lowres = LowRes(min(max(blurred, 0), len(rows)), int(random.integers(low, high + 1)))
         dense = config.dense_every > 0 and step % config.dense_every == config.dense_every - 1
         captions = self._scenes.captions["dense" if dense else "short"]
-        ids, lengths = captions.take(rows, random.integers(0, captions.variants, len(rows)))
+        variants = random.integers(0, captions.variants, len(whole))[part.start : part.stop]
+        ids, lengths = captions.take(rows, variants)
         kwargs = {"patch_size": int(random.choice(self._patch_sizes))} if self._patch_sizes else {}
         return Batch(self._scenes.images.take(rows, lowres), ids, lengths, kwargs)
 

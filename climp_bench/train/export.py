@@ -83,7 +83,7 @@ def model_card(
             "gradient norm at most": config.grad_clip,
         },
         "seed": config.seed,
-        "commit": _commit(origin.git_commit, origin.git_dirty),
+        "commit": commit(origin.git_commit, origin.git_dirty),
         "scores": [
             {"set": f"{config.held_out} held-out scenes, from index {HELD_OUT_FIRST}", "score": name,
              "value": value}
@@ -93,7 +93,8 @@ def model_card(
     }  # fmt: skip
 
 
-def _commit(commit: str | None, dirty: bool | None) -> str:
-    if commit is None:
+def commit(name: str | None, dirty: bool | None) -> str:
+    """A commit in the words of a model card."""
+    if name is None:
         return "not trained from a checkout"
-    return f"{commit}, with local changes" if dirty else commit
+    return f"{name}, with local changes" if dirty else name

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from climp_bench.train.config import TrainConfig
 
@@ -20,23 +22,52 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 def make_optimiser(model: nn.Module, config: TrainConfig, device: str) -> torch.optim.AdamW:
     """AdamW with a decayed and an undecayed group; fused on CUDA."""
-    named = list(model.named_parameters())
+    named = dict(model.named_parameters())
+    return adamw(
+        named, device, lr=config.lr, weight_decay=config.weight_decay, betas=config.betas, eps=config.eps
+    )
+
+
+def adamw(
+    named: Mapping[str, nn.Parameter], device: str, *, weight_decay: float, **options: Any
+) -> torch.optim.AdamW:
+    """AdamW with a decayed and an undecayed group, each once more for shards; fused on CUDA.
+
+    Args:
+        named: parameters by name; whole ones and shards (FSDP2) do not mix in one group.
+        device: ``cpu`` or ``cuda``.
+        weight_decay: of the parameters that ``decays`` says.
+        **options: ``lr``, ``betas`` and ``eps``.
+    """
     groups = [
-        {"params": [p for n, p in named if decays(n, p)], "weight_decay": config.weight_decay},
-        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+        {
+            "params": [
+                p for n, p in named.items() if decays(n, p) == decayed and (type(p.data) is Tensor) == whole
+            ],
+            "weight_decay": weight_decay * decayed,
+        }
+        for whole in (True, False)
+        for decayed in (True, False)
     ]
-    fused = device != "cpu"
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
+    kept = [group for k, group in enumerate(groups) if k < 2 or group["params"]]
+    return torch.optim.AdamW(kept, fused=device != "cpu", **options)
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up to ``config.lr``, then half a cosine towards zero (Loshchilov and Hutter 2017).
+    """``cosine`` of a configuration."""
+    return cosine(step, config.lr, round(config.warmup_fraction * config.steps), config.steps)
+
+
+def cosine(step: int, peak: float, warmup: int, steps: int) -> float:
+    """Linear warm-up to ``peak``, then half a cosine towards zero (Loshchilov and Hutter 2017).
 
     Args:
         step: steps taken before this one, so 0 for the first.
+        peak: largest rate.
+        warmup: steps of the warm-up.
+        steps: all steps.
     """
-    warmup = round(config.warmup_fraction * config.steps)
     if step < warmup:
-        return config.lr * (step + 1) / warmup
-    progress = (step - warmup) / max(1, config.steps - warmup)
-    return config.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return peak * 0.5 * (1.0 + math.cos(math.pi * progress))

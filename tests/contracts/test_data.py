@@ -22,7 +22,9 @@ PARTIAL_CLASSES = {"scenes-composition": 41}
 
 SUITE_TASKS = [(name, task) for name in available() for task in load(name).tasks]
 SHIPPED_TASKS = [(name, task) for name, task in SUITE_TASKS if task.dataset in DATASETS]
-each_entry = pytest.mark.parametrize("entry", DATASETS, ids=lambda entry: entry.name)
+EMBEDDED = [entry for entry in DATASETS if entry.published is None]
+PUBLISHED = [entry for entry in DATASETS if entry.published is not None]
+each_entry = pytest.mark.parametrize("entry", EMBEDDED, ids=lambda entry: entry.name)
 
 
 def names_of(value: object) -> str:
@@ -72,6 +74,13 @@ def test_what_belongs_to_the_images_is_there(entry: DatasetEntry) -> None:
         assert len(set(labels_of(dataset).tolist())) == PARTIAL_CLASSES.get(entry.name, entry.n_classes)
     else:
         assert targets_of(dataset).any(axis=0).all() and targets_of(dataset).any(axis=1).all()
+
+
+def test_published_entries_say_all_that_an_entry_says() -> None:
+    for entry in PUBLISHED:
+        assert entry.kind in get_args(TaskKind) and entry.n > 0, entry.name
+        assert (entry.n_classes == 0) == (entry.kind == "retrieval") and entry.n_classes != 1, entry.name
+        assert all(fact.strip() for fact in (entry.revision, entry.licence, entry.description)), entry.name
 
 
 def test_every_scenes_task_is_in_the_catalogue() -> None:

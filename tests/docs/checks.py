@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 _LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?[^)]*\)")
-_FENCE = re.compile(r"^```(?:sh|bash|console|shell)?[ \t]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^```([^`\n]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_SHELLS = ("", "sh", "bash", "console", "shell")
 _PROGRAM = "climp-bench"
 
 
@@ -39,7 +40,7 @@ def broken_links(document: Path) -> set[str]:
 
 def shown_commands(text: str) -> Iterator[list[str]]:
     """The words of every ``climp-bench`` call in the shell blocks of a Markdown text."""
-    for block in _FENCE.findall(text):
+    for block in (block for language, block in _FENCE.findall(text) if language.strip() in _SHELLS):
         for line in block.replace("\\\n", " ").splitlines():
             for part in re.split(r"&&|\|\||[;|]", line.removeprefix("$ ")):
                 words = shlex.split(part, comments=True)

@@ -1,4 +1,4 @@
-"""The Triton kernels of ``ss2d`` against the reference: on a GPU, or interpreted by Triton on a CPU.
+"""The Triton kernels of ``ss2d`` and its gradient against the reference: on a GPU, or interpreted on a CPU.
 
 The interpreter takes ten milliseconds a tile, so there are few.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from climp_bench.errors import BackendError
 from climp_bench.ops import reference, triton_ss2d
-from climp_bench.ops.triton_ss2d import TILINGS, Tiling, ss2d
+from climp_bench.ops.triton_ss2d import TILINGS, Tiling
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALLEST = 16 if DEVICE == "cuda" else 8
@@ -50,6 +50,12 @@ def inputs_of(batch: int, height: int, width: int, channels: int, rank: int, sta
     tensors[2] *= rank**-0.5
     tensors[3] -= 3.0  # step sizes from a thousandth to a few, so that both memory and forgetting matter
     return [t.to(DEVICE) for t in tensors]
+
+
+def ss2d(*inputs: Tensor) -> Tensor:
+    """The kernels that gradients need; without them others run, see ``interpreted_walk.py``."""
+    x = inputs[0] if inputs[0].requires_grad else inputs[0].detach().requires_grad_()
+    return triton_ss2d.ss2d(x, *inputs[1:])
 
 
 def error(got: Tensor, expected: Tensor) -> float:

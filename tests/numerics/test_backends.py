@@ -228,14 +228,16 @@ def test_half_inputs_lose_only_their_own_rounding(backend: str) -> None:
 
 
 @backends_of("ss2d")
-def test_half_images_give_float32(backend: str) -> None:
+def test_half_images_are_scanned_in_float32(backend: str) -> None:
     torch.manual_seed(0)
     inputs = image_inputs(1, 5, 4, 3, 2, 1)
     inputs |= {name: inputs[name].bfloat16() for name in ("x_BHWE", "x_dbl_BHWKC")}
     got = ss2d(**inputs, backend=backend)
     expected = ss2d(**{n: t.double() for n, t in inputs.items()}, backend="reference")
-    assert got.dtype == torch.float32
-    assert error(got, expected) < TOLERANCE[torch.float32]
+    assert got.dtype == torch.bfloat16
+    rounded = expected.bfloat16()
+    # The same but for ties and near ones, which the last bit of float32 decides.
+    assert error(got, rounded) < TOLERANCE[torch.float32] or int((got != rounded).sum()) <= 2
 
 
 def heads_inputs(length: int) -> dict[str, Tensor]:

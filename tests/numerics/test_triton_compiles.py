@@ -1,15 +1,27 @@
-"""Whether the kernels of ``ss2d`` compile for a Hopper GPU; that needs none, and interpreters cannot tell."""
+"""Whether VMamba's kernels compile for a Hopper GPU; that needs none, and interpreters cannot tell."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
 SIZES = {"E": 256, "R": 8, "N": 1, "P": 16, "AXIS": 1, "PRECISION": "tf32x3", "T": 16, "X": 32}
+WALK = {"E": 1024, "R": 32, "P": 32, "SHORT": False, "MASKED": False, "W": 4, "T": 16, "X": 64}
+MODULES = {
+    **dict.fromkeys(("summarise", "follow", "merge"), "triton_ss2d_walk_kernels"),
+    **dict.fromkeys(("add_norm", "conv_silu"), "triton_pixels_kernels"),
+    "gradient": "triton_ss2d_backward",
+}
 KERNELS = {
-    "carry": {"NE": 256, "ADJOINT": 1},
+    "summarise": WALK,
+    "follow": WALK | {"ADD": False},
+    "merge": {"E": 256, "W": 4, "NORM": True, "ROWS": 16, "X": 256},
+    "add_norm": {"C": 128, "ADD": True, "T": 16, "X": 128},
+    "conv_silu": {"E": 256, "T": 16, "X": 64},
+    "carry": {"NE": 256, "ADJOINT": 1, "T": 16, "X": 32},
     "aggregate": SIZES | {"ADJOINT": 0},
     "scan": SIZES | {"ENTERED": True},
     "gradient": SIZES | {"ENTERED": True, "GRAD_PRECISION": "tf32x3"},
@@ -22,8 +34,9 @@ def assembly(kernel: Any, constants: dict[str, object]) -> str:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    kinds = {"height": "i32", "width": "i32", "tiles": "i32", "images": "i32"}
-    kinds |= {"x": "*bf16", "x_dbl": "*bf16", "source": "*bf16"}
+    numbers = ("height", "width", "tiles", "images", "axis", "segments", "pixels")
+    kinds = {**dict.fromkeys(numbers, "i32"), "eps": "fp32"}
+    kinds |= dict.fromkeys(("x", "x_dbl", "source", "y_WBLE", "y_WME", "x_BHWE", "y_BHWE"), "*bf16")
     names = kernel.arg_names
     signature = {n: "constexpr" if n in constants else kinds.get(n, "*fp32") for n in names}
     values = {(names.index(n),): value for n, value in constants.items()}
@@ -38,10 +51,8 @@ def assembly(kernel: Any, constants: dict[str, object]) -> str:
 def test_it_compiles(name: str) -> None:
     if find_spec("triton") is None:
         return
-    from climp_bench.ops import triton_ss2d_backward, triton_ss2d_kernels
-
-    kernel = getattr(triton_ss2d_backward if name == "gradient" else triton_ss2d_kernels, name)
-    constants = KERNELS[name] | {"T": 16, "X": 32}
-    text = assembly(kernel, constants)
-    assert "ex2.approx" in text or name == "carry"
-    assert name != "carry" or "shfl" not in text, "threads exchange states"
+    module = import_module(f"climp_bench.ops.{MODULES.get(name, 'triton_ss2d_kernels')}")
+    text = assembly(getattr(module, name), KERNELS[name])
+    assert "ex2.approx" in text or name in ("carry", "merge", "add_norm")
+    assert name not in ("carry", "follow") or "shfl" not in text, "threads exchange states"
+    assert name != "follow" or "lg2.approx" in text

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from climp_bench.data.webdataset import WebDataset
-from climp_bench.embed import extract
+from climp_bench.embed import batches, extract
 from climp_bench.embed.extract import embed_images, embed_texts
 from climp_bench.embed.lanes import open_lanes
 from tests.fakes import ToyEncoder
@@ -79,8 +79,8 @@ def test_lanes_change_no_embedding(make_wds, tmp_path: Path, monkeypatch: pytest
     encoders = [ToyEncoder("a"), ToyEncoder("b")]
     rows = {}
     monkeypatch.setattr(extract, "PART_IMAGES", 8)
-    monkeypatch.setattr(extract, "_CPU_IMAGES", 3)
-    monkeypatch.setattr(extract, "_CPU_TOKENS", 64)
+    monkeypatch.setattr(batches, "_CPU_IMAGES", 3)
+    monkeypatch.setattr(batches, "_CPU_TOKENS", 64)
     for threads in (1, 4):
         torch.set_num_threads(threads)
         images = embed_images(dataset, encoders, tmp_path / str(threads))

@@ -35,7 +35,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]
 def test_a_listing_names_one_commit_and_every_file(server: FakeHub) -> None:
     listing = hub.look_up("ann/whole")
     assert (listing.commit, listing.licence, listing.gated) == (COMMIT, "apache-2.0", False)
-    large, small = (listing.choose(name) for name in ("model.safetensors", "tokenizer.json"))
+    large, small = (hub.choose(listing, name) for name in ("model.safetensors", "tokenizer.json"))
     assert large.sha256 == server.sha256(WEIGHTS) and large.size == len(WEIGHTS)
     assert small.sha256 is None and small.blob
 

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from climp_bench.data.dataset import Dataset
 from climp_bench.data.scenes_dataset import ScenesDataset
-from climp_bench.embed.extract import image_key, prepare, text_key
+from climp_bench.embed.batches import prepare
+from climp_bench.embed.extract import image_key, text_key
 from climp_bench.errors import ClimpError, UsageError, WeightsError
 from climp_bench.files import sha256_file
 from climp_bench.models import peers

@@ -56,6 +56,7 @@ def test_honest_records_survive_json(changes: dict[str, Any]) -> None:
         (FAILED | {"value": 0.0}, "failed record cannot have a value"),
         (FAILED | {"interval": OK["interval"]}, "failed record cannot have a value or an interval"),
         (FAILED | {"error": None}, "needs 'error'"),
+        (FAILED | {"outcomes_digest": "ab"}, "failed record cannot have outcomes"),
         (FAILED | {"status": "skipped", "error": None}, "needs 'error'"),
         ({"status": "fine"}, "'ok', 'failed', 'partial' or 'skipped'"),
         ({"resolution": (0, 64)}, "greater than 0"),

@@ -123,8 +123,9 @@ def test_two_writers_never_leave_a_mixed_or_broken_file(tmp_path: Path) -> None:
         (lambda text: text.replace("0.75", "NaN"), "NaN is not strict JSON"),
         (lambda text: text.replace('"ok"', '"fine"'), r"status: Input should be 'ok'"),
         (lambda text: text.replace('"value": 0.75', '"value": null'), "needs a value"),
-        (lambda text: text.replace('"schema_version": 1', '"schema_version": 0'), "unknown schema version 0"),
-        (lambda text: text.replace('"schema_version": 1', '"schema_version": 99'), "schema 99.*up to 1"),
+        (lambda text: text.replace('"schema_version": 2', '"schema_version": 0'), "unknown schema version 0"),
+        (lambda text: text.replace('"schema_version": 2', '"schema_version": "1"'), "unknown schema version"),
+        (lambda text: text.replace('"schema_version": 2', '"schema_version": 99'), "schema 99.*up to 2"),
     ],
 )
 def test_damage_is_named_with_its_file(tmp_path: Path, damage: Any, message: str) -> None:
@@ -152,3 +153,4 @@ def test_every_schema_version_has_a_fixture_that_still_reads() -> None:
         records = {r.metric: r for r in read_file(path)}
         assert records["acc1"].value == 0.75 and records["acc1"].interval is not None
         assert records["acc5"].status == "failed" and records["acc5"].error is not None
+        assert records["acc1"].outcomes_digest == (None if version == 1 else "ab" * 32)

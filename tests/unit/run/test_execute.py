@@ -140,7 +140,7 @@ def test_a_corrupt_record_is_named_not_overwritten(make_wds, tmp_path: Path) -> 
     make_wds()
     plan = make_plan([ToyEncoder()], [_suite({"dataset": "toy"})])
     execute(plan, _settings(tmp_path), Listener())
-    path = next((tmp_path / "out/records").rglob("*.json"))
+    path = next((tmp_path / "out/records").rglob("*.results.json"))
     path.write_text("{")
     with pytest.raises(StoreError, match=path.name):
         execute(plan, _settings(tmp_path), Listener())

@@ -1,0 +1,213 @@
+"""Encode batches, here or shared out among the ranks of a team.
+
+The batches are the same for any number of ranks, and so are the embeddings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from climp_bench.data.dataset import Dataset, Image
+from climp_bench.embed.key import EmbeddingKey, face
+from climp_bench.embed.lanes import open_lanes
+from climp_bench.embed.loading import load_blocks
+from climp_bench.errors import BackendError
+from climp_bench.models.adapters import Encoder
+from climp_bench.ranks import Team, split
+
+if TYPE_CHECKING:
+    import torch
+
+Array = npt.NDArray[np.float32]
+_CPU_IMAGES, _GPU_IMAGES = 32, 64
+_CPU_TOKENS, _GPU_TOKENS = 1024, 8192
+"""Sizes of a batch. On a CPU the activations of one should stay in the cache of a core."""
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images of one part that are decoded together and encoded by each of some models, named."""
+
+    part: int
+    indices: range
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _ImageWork:
+    """What all ranks do together: their ``shares``, by rank; ``faces`` says which models are meant."""
+
+    dataset: Dataset
+    size: tuple[int, int]
+    workers: int
+    faces: Mapping[str, EmbeddingKey]
+    shares: Sequence[Sequence[ImageBatch]]
+
+
+@dataclass(frozen=True)
+class _TextWork:
+    """As ``_ImageWork``, of one model; a batch is its number and the token ids of its texts."""
+
+    model: str
+    context_length: int | None
+    face: EmbeddingKey
+    shares: Sequence[Sequence[tuple[int, list[list[int]]]]]
+
+
+def image_batches(part: int, indices: range, encoders: Sequence[Encoder], device: str) -> list[ImageBatch]:
+    """The batches of one part."""
+    size = _images_at_once(device)
+    models = tuple(encoder.name for encoder in encoders)
+    starts = range(0, len(indices), size)
+    return [ImageBatch(part, indices[start : start + size], models) for start in starts]
+
+
+def encode_images(
+    dataset: Dataset,
+    batches: Sequence[ImageBatch],
+    encoders: Mapping[str, Encoder],
+    size: tuple[int, int],
+    workers: int,
+    team: Team | None = None,
+) -> Generator[tuple[ImageBatch, str, Array]]:
+    """The rows of every batch under each of its models, as (batch, model, rows (B, P)).
+
+    In order if this process does it all; with a team, in the order in which they are made.
+    """
+    if team is None or len(batches) < team.size:
+        yield from _encode_images(dataset, batches, encoders, size, workers)
+        return
+    shares = split(batches, team.size)
+    faces = {name: face("image", encoder) for name, encoder in encoders.items()}
+    work = _ImageWork(dataset, size, workers, faces, shares)
+    yield from team.share(work, _encode_images(dataset, shares[0], encoders, size, workers))
+
+
+def encode_tokens(
+    tokens: Sequence[list[int]], encoder: Encoder, team: Team | None = None
+) -> Generator[tuple[list[int], Array]]:
+    """Texts by length in batches of a token budget, as (their indices, rows (B, P))."""
+    order = [int(i) for i in np.argsort([len(t) for t in tokens], kind="stable")]
+    batches = list(_by_budget(order, tokens, _CPU_TOKENS if encoder.device == "cpu" else _GPU_TOKENS))
+    numbered = [(k, [tokens[i] for i in batch]) for k, batch in enumerate(batches)]
+    if team is None or len(batches) < team.size:
+        done = _encode_tokens(numbered, encoder)
+    else:
+        shares = split(numbered, team.size)
+        work = _TextWork(encoder.name, encoder.context_length, face("text", encoder), shares)
+        done = team.share(work, _encode_tokens(shares[0], encoder))
+    for k, rows in done:
+        yield batches[k], rows
+
+
+def do_share(work: object, rank: int, encoders: Mapping[str, Encoder]) -> Generator[object]:
+    """A helper's share of what another rank shares out.
+
+    Args:
+        work: as it came.
+        rank: of this process.
+        encoders: the models of the run, by name.
+
+    Raises:
+        BackendError: a model here is not the one that is meant: other weights, say, or another backend.
+    """
+    if isinstance(work, _ImageWork):
+        own = {name: _resized(encoders[name], work.size) for name in work.faces}
+        for name, meant in work.faces.items():
+            _check_same(meant, face("image", own[name]))
+        yield from _encode_images(work.dataset, work.shares[rank], own, work.size, work.workers)
+    elif isinstance(work, _TextWork):
+        encoder = encoders[work.model]
+        if encoder.context_length != work.context_length and work.context_length is not None:
+            encoder = encoder.at_length(work.context_length)
+        _check_same(work.face, face("text", encoder))
+        yield from _encode_tokens(work.shares[rank], encoder)
+
+
+def prepare(image: Image, encoder: Encoder) -> torch.Tensor:
+    """uint8 (H, W, 3) -> float32 (3, h, w) as ``encoder`` wants it: by its own transform if it has one."""
+    if encoder.own_transform is not None:
+        return encoder.own_transform.apply(image)
+    from climp_bench.data.transforms import to_tensor
+
+    return to_tensor(image, encoder.preprocess)
+
+
+def _resized(encoder: Encoder, size: tuple[int, int]) -> Encoder:
+    return encoder if encoder.preprocess.size == size else encoder.at(size)
+
+
+def _check_same(meant: EmbeddingKey, here: EmbeddingKey) -> None:
+    other = asdict(here)
+    differing = [name for name, value in asdict(meant).items() if other[name] != value]
+    if differing:
+        raise BackendError(
+            f"the ranks do not have the same model: they differ in {', '.join(differing)}",
+            where=meant.model,
+            remedy="Every machine needs the same weights, packages and kind of device.",
+        )
+
+
+def _images_at_once(device: str) -> int:
+    return _CPU_IMAGES if device == "cpu" else _GPU_IMAGES
+
+
+def device_of(encoders: Sequence[Encoder]) -> str:
+    """``cpu`` if all of them run there."""
+    return next((encoder.device for encoder in encoders if encoder.device != "cpu"), "cpu")
+
+
+def _encode_images(
+    dataset: Dataset,
+    batches: Sequence[ImageBatch],
+    encoders: Mapping[str, Encoder],
+    size: tuple[int, int],
+    workers: int,
+) -> Iterator[tuple[ImageBatch, str, Array]]:
+    if not batches:
+        return
+
+    def jobs() -> Iterator[tuple[ImageBatch, str, list[Image]]]:
+        loaded = load_blocks(dataset, [batch.indices for batch in batches], size, workers)
+        for batch, images in zip(batches, loaded, strict=True):
+            for name in batch.models:
+                yield batch, name, images
+
+    def encode(job: tuple[ImageBatch, str, list[Image]]) -> Array:
+        _, name, images = job
+        return encoders[name].encode_images([prepare(image, encoders[name]) for image in images])
+
+    device = device_of(list(encoders.values()))
+    images = sum(len(batch.indices) for batch in batches)
+    with open_lanes(device, math.ceil(images / _images_at_once(device))) as lanes:
+        for (batch, name, _), rows in lanes.in_order(encode, jobs()):
+            yield batch, name, rows
+
+
+def _encode_tokens(
+    batches: Sequence[tuple[int, list[list[int]]]], encoder: Encoder
+) -> Iterator[tuple[int, Array]]:
+    def encode(batch: tuple[int, list[list[int]]]) -> Array:
+        return encoder.encode_tokens(batch[1])
+
+    with open_lanes(encoder.device, len(batches)) as lanes:
+        for (k, _), rows in lanes.in_order(encode, batches):
+            yield k, rows
+
+
+def _by_budget(order: Sequence[int], tokens: Sequence[list[int]], budget: int) -> Iterator[list[int]]:
+    """Batches of indices, shortest texts first, whose padded size stays within the token budget."""
+    batch: list[int] = []
+    for index in order:
+        if batch and (len(batch) + 1) * len(tokens[index]) > budget:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

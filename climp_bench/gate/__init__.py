@@ -1,0 +1,1 @@
+"""Gates: two runs paired sample by sample, and rules that a run must keep. From results only, no torch."""

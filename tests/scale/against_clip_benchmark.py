@@ -1,0 +1,189 @@
+"""climp-bench and CLIP_benchmark's own loops side by side: same model objects, same files, equal scores.
+
+``python -m tests.scale.against_clip_benchmark [--classes 1000] [--sets 10] [--images 500]``
+
+1. The zero-shot classifier of ImageNet, its class names and 80 templates from the installed clip-benchmark.
+2. Five models on local webdataset folders (drawn scenes as JPEG files, one shard each).
+
+Left out on both sides: starting Python and loading weights. CLIP_benchmark's command line loads weights again
+for every model and data set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import clip_benchmark
+import numpy as np
+import torch
+from clip_benchmark.metrics import zeroshot_classification
+from PIL import Image
+
+from climp_bench.data.catalogue import open_dataset
+from climp_bench.embed.extract import embed_texts
+from climp_bench.metrics.classification import prompt_weights
+from climp_bench.models.adapters import CatalogueEncoder
+from climp_bench.models.weights import resolve
+from climp_bench.run.execute import execute
+from climp_bench.run.plan import Settings, make_plan
+from climp_bench.suite.schema import Suite
+from tests.conftest import write_tar
+from tests.unit.run.test_clip_benchmark_parity import Tokens, Wrapped, clip_benchmark_scores
+from tests.unit.run.test_execute import Listener
+
+FAMILIES = ("climp-m1", "climp-m2", "rope-vit", "flexivit", "naflexvit")
+_NAMES = (
+    "colour",
+    "shape",
+    "texture",
+    "count",
+    "position",
+    "digit",
+    "letter",
+    "shape-v2",
+    "shape-r",
+    "shape-a",
+)
+TASKS = tuple(f"scenes-{name}" for name in _NAMES)
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds and result; what the function prints to stderr (bars) is dropped."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        started = time.perf_counter()
+        result = function()
+        return time.perf_counter() - started, result
+
+
+def imagenet_prompts(classes: int) -> tuple[list[str], list[str]]:
+    """The first ``classes`` names of ImageNet and its 80 templates, as CLIP_benchmark has them."""
+    folder = Path(clip_benchmark.__file__).parent / "datasets"
+    names = json.loads((folder / "en_classnames.json").read_text())["imagenet1k"]
+    templates = json.loads((folder / "en_zeroshot_classification_templates.json").read_text())["imagenet1k"]
+    return names[:classes], templates
+
+
+def compare_classifiers(families: Sequence[str], classes: int) -> None:
+    """Time the classifier of each model; print a line each."""
+    names, templates = imagenet_prompts(classes)
+    prompts = [template.format(c=name) for name in names for template in templates]
+    owner = np.repeat(np.arange(len(names)), len(templates))
+    print(f"\n{classes} classes x {len(templates)} prompts, {len(set(prompts)):,} distinct")
+    print(
+        "| model | CLIP_benchmark, s | climp-bench, s | ratio | largest difference |\n|---|--:|--:|--:|--:|"
+    )
+    for family in families:
+        encoder = CatalogueEncoder(resolve(family))
+        encoder.encode_tokens(encoder.tokenize(prompts[:4]))
+        theirs_s, theirs = timed(
+            lambda encoder=encoder: zeroshot_classification.zero_shot_classifier(
+                Wrapped(encoder), Tokens, names, templates, "cpu", amp=False
+            )
+        )
+        with tempfile.TemporaryDirectory() as cache:
+            ours_s, ours = timed(
+                lambda encoder=encoder, cache=cache: prompt_weights(
+                    embed_texts(prompts, encoder, Path(cache)).rows, owner, len(names)
+                )
+            )
+        off = float(np.abs(theirs.numpy() - ours).max())
+        print(
+            f"| {family} | {theirs_s:.1f} | {ours_s:.1f} | {theirs_s / ours_s:.2f} | {off:.1e} |", flush=True
+        )
+        if off > 1e-5:
+            raise SystemExit(f"{family}: the classifiers differ by {off}")
+
+
+def write_set(task: str, images: int, side: int, root: Path) -> None:
+    """A task of the scenes world as a webdataset folder of JPEG files."""
+    dataset, members = open_dataset(task, (), images), []
+    for i in range(images):
+        content = io.BytesIO()
+        Image.fromarray(dataset.image(i, (side, side))).save(content, "JPEG", quality=90)
+        members += [(f"s{i:07d}.jpg", content.getvalue()), (f"s{i:07d}.cls", str(dataset.label(i)).encode())]
+    folder = root / f"jpeg-{task}"
+    write_tar(folder / "test/0.tar", members)
+    (folder / "test/nshards.txt").write_text("1\n")
+    (folder / "classnames.txt").write_text("".join(f"{name}\n" for name in dataset.classes))
+    lines = "".join(f"{template}\n" for template in dataset.templates)
+    (folder / "zeroshot_classification_templates.txt").write_text(lines)
+
+
+def compare_suites(families: Sequence[str], sets: int, images: int, side: int) -> None:
+    """Time all models on all folders: CLIP_benchmark, ours, ours again from the cache."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for task in TASKS[:sets]:
+            write_set(task, images, side, folder / "data")
+        roots = sorted((folder / "data").iterdir())
+        encoders = [CatalogueEncoder(resolve(family)) for family in families]
+        for encoder in encoders:
+            encoder.encode_images([torch.zeros(3, *encoder.preprocess.size)])
+            encoder.encode_tokens(encoder.tokenize(["a text"]))
+        tasks = [{"dataset": root.name} for root in roots]
+        suite = Suite.model_validate({"schema": 1, "name": "sets", "task": tasks})
+
+        def ours(out: str, fresh: bool) -> dict[tuple[str, str, str], float | None]:
+            settings = Settings(
+                out=folder / out, cache=folder / "cache", data_roots=(folder / "data",), fresh=fresh,
+                workers=max(0, min(4, (os.cpu_count() or 1) - 1)),
+            )  # fmt: skip
+            done = execute(make_plan(encoders, [suite]), settings, Listener())
+            return {(r.model.family, r.task, r.metric): r.value for r in done.records}
+
+        def theirs() -> dict[tuple[str, str, str], float]:
+            return {
+                (encoder.family, root.name, metric): value
+                for encoder in encoders
+                for root in roots
+                for metric, value in clip_benchmark_scores(root, encoder).items()
+            }
+
+        first_s, first = timed(lambda: ours("a", False))
+        again_s, again = timed(lambda: ours("b", False))
+        reused_s, reused = timed(lambda: ours("a", False))
+        theirs_s, wanted = timed(theirs)
+    off = max(abs(value - (first[key] or 0.0)) for key, value in wanted.items() if np.isfinite(value))
+    print(f"\n{len(families)} models x {sets} sets of {images} JPEG images of {side} px;", end=" ")
+    print(f"largest difference {off:.1e}")
+    print("| | s | CLIP_benchmark takes |\n|---|--:|--:|")
+    print(f"| CLIP_benchmark | {theirs_s:.1f} | |")
+    for label, seconds in (("first time", first_s), ("scored again from the cache of embeddings", again_s),
+                           ("asked again: records reused", reused_s)):  # fmt: skip
+        print(f"| climp-bench, {label} | {seconds:.2f} | {theirs_s / seconds:.1f} times as long |")
+    if off > 1e-4 or first != again or first != reused:
+        raise SystemExit("scores differ")
+
+
+def main() -> None:
+    """Both comparisons, as Markdown tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--classes", type=int, default=1000, help="of ImageNet; 0 leaves the classifier out")
+    parser.add_argument("--sets", type=int, default=10, help="data sets, at most 10; 0 leaves the suite out")
+    parser.add_argument("--images", type=int, default=300, help="in each set")
+    parser.add_argument("--side", type=int, default=256, help="of a JPEG image, in pixels")
+    parser.add_argument(
+        "--model", action="append", choices=FAMILIES, help="repeat for more; default: all five"
+    )
+    asked = parser.parse_args()
+    # CLIP_benchmark 1.6.2 calls float() on arrays of one element, which numpy 2.4 refuses; let it.
+    zeroshot_classification.float = lambda value: np.asarray(value).item()
+    families = asked.model or FAMILIES
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    if asked.classes:
+        compare_classifiers(families, asked.classes)
+    if asked.sets:
+        compare_suites(families, asked.sets, asked.images, asked.side)
+
+
+if __name__ == "__main__":
+    main()
