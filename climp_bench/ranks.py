@@ -17,17 +17,30 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from climp_bench.errors import BackendError, ClimpError, RankError, UsageError
-
-if TYPE_CHECKING:
-    from torch.distributed import Store
 
 T = TypeVar("T")
 DEFAULT_TIMEOUT = 600.0
 _FAREWELL_S = 10.0
 _REMEDY = "What was finished is kept: run the same command again to go on."
+
+
+class Store(Protocol):
+    """What is used of ``torch.distributed.Store``."""
+
+    def set(self, key: str, value: Any, /) -> None:
+        """Keep bytes under a name."""
+
+    def get(self, key: str, /) -> bytes:
+        """The bytes of that name."""
+
+    def check(self, keys: list[str], /) -> bool:
+        """Whether all these names are there."""
+
+    def delete_key(self, key: str, /) -> bool:
+        """Forget a name."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +136,14 @@ def joined(timeout: float) -> Iterator[Team | None]:
 
 
 def _connect(timeout: float) -> Store:
-    from torch.distributed import PrefixStore, rendezvous
+    from torch.distributed.rendezvous import rendezvous
 
     try:
-        store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+        store: Store = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))[0]
     except (RuntimeError, ValueError) as error:
         remedy = "Start every process with torchrun; see docs/cluster.md."
         raise RankError(f"the ranks do not find each other ({error})", remedy=remedy) from error
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return PrefixStore(f"climp-bench/{attempt}", store)
+    return store
 
 
 class Team:
@@ -146,6 +158,7 @@ class Team:
     def __init__(self, store: Store, here: Place, timeout: float) -> None:
         self.rank, self.size, self._timeout = here.rank, here.size, timeout
         self._store = store
+        self._prefix = f"climp-bench/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/"
         self._number = 0
         self._next_answer = dict.fromkeys(range(1, here.size), 0)
         self._ended = threading.Event()
@@ -255,7 +268,7 @@ class Team:
         if content is not None:
             self._next_answer[rank] += 1
             with _reaching():
-                self._store.delete_key(name)
+                self._store.delete_key(self._prefix + name)
         return content
 
     def _check(self, heard: dict[int, float]) -> None:
@@ -291,12 +304,13 @@ class Team:
 
     def _set(self, name: str, value: bytes) -> None:
         with _reaching():
-            self._store.set(name, value)  # type: ignore[arg-type] # bytes are taken as they are
+            self._store.set(self._prefix + name, value)
 
     def _get(self, name: str) -> bytes | None:
         """A value, or None where there is none yet."""
+        key = self._prefix + name
         with _reaching():
-            return bytes(self._store.get(name)) if self._store.check([name]) else None
+            return bytes(self._store.get(key)) if self._store.check([key]) else None
 
 
 class _Pause:

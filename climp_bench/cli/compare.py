@@ -104,13 +104,15 @@ def _wanted(score: Measured, suites: list[str], metrics: list[str] | None) -> bo
     from fnmatch import fnmatchcase
 
     from climp_bench.report.tables import HEADLINE
+    from climp_bench.results.store import has_outcomes
 
     if not any(fnmatchcase(score.suite, glob) for glob in suites):
         return False
     if metrics is not None:
         return any(fnmatchcase(score.metric, glob) for glob in metrics)
     main = HEADLINE.get(score.condition.kind)
-    return score.metric == "any" or main is None or score.metric in main
+    tested = has_outcomes(score.metric) if main is None else score.metric in main
+    return score.metric == "any" or tested
 
 
 def _show(comparison: Comparison) -> None:

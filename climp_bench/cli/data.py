@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from climp_bench.cli import console
 from climp_bench.cli import options as opt
+from climp_bench.cli.rephrase import rephrase
+
+if TYPE_CHECKING:
+    from climp_bench.data.dataset import Dataset
+    from climp_bench.errors import DataError
+
+LISTED = 50
+"""Damaged images that ``data check`` names."""
 
 data_app = typer.Typer(
     no_args_is_help=True, help="Data sets: what is measured on.", rich_markup_mode="markdown"
 )
+data_app.command()(rephrase)
 
 
 @data_app.command("list")
@@ -130,28 +139,51 @@ def check_data(
 ) -> None:
     """Read every image, label and caption of a data set and count them.
 
+    Images that cannot be read are listed, the first 50 of them; the exit code is then 1.
+
     Example:
 
       climp-bench data check fashion_mnist --data-root ~/data
     """
-    from rich.progress import track
-
     from climp_bench.data.catalogue import open_dataset
     from climp_bench.data.dataset import check_count
     from climp_bench.embed.sets import annotate
+    from climp_bench.errors import DataError
 
     dataset = open_dataset(name, tuple(data_root or ()))
     check_count(dataset, None)
     notes = annotate(dataset)
-    indices = range(len(dataset))
-    for i in track(
-        indices, "decoding", console=console.err, transient=True, disable=not console.err.is_terminal
-    ):
-        dataset.image(i, (64, 64))
-    facts = [f"{len(dataset):,} images decode", f"kind {dataset.kind}"]
+    bad = _unreadable(dataset)
+    for error in bad[:LISTED]:
+        console.out.print(f"{error.where}: {error.what}", highlight=False, markup=False, soft_wrap=True)
+    if len(bad) > LISTED:
+        console.out.print(f"... and {len(bad) - LISTED:,} more", highlight=False)
+    facts = [f"{len(dataset) - len(bad):,} images decode", f"kind {dataset.kind}"]
+    if bad:
+        facts.insert(1, f"{len(bad):,} do not")
     if dataset.classes:
         facts += [f"{len(dataset.classes)} classes", f"{len(dataset.templates)} templates"]
     else:
         facts.append(f"{len(notes.texts):,} captions")
     console.out.print(f"{name}: {', '.join(facts)}", highlight=False, soft_wrap=True)
     console.out.print(f"fingerprint {dataset.fingerprint()}", highlight=False, soft_wrap=True)
+    if bad:
+        remedy = "Replace them, or leave them out of an evaluation: --skip-corrupt."
+        noun = "image cannot be read" if len(bad) == 1 else "images cannot be read"
+        raise DataError(f"{len(bad):,} {noun}", where=name, remedy=remedy)
+
+
+def _unreadable(dataset: Dataset) -> list[DataError]:
+    """What is wrong with the images that cannot be read, in order."""
+    from rich.progress import track
+
+    from climp_bench.errors import DataError
+
+    hidden = not console.err.is_terminal
+    bad = []
+    for i in track(range(len(dataset)), "decoding", console=console.err, transient=True, disable=hidden):
+        try:
+            dataset.image(i, (64, 64))
+        except DataError as error:
+            bad.append(error)
+    return bad

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from climp_bench.suite import Suite
 
 
+SKIPPING = (
+    "--skip-corrupt: the run decodes every image once to find those that do not decode. Nothing was decoded "
+    "here, so these are still counted, and what was recorded without them is not found."
+)
+
+
 def show_forecast(
     suites: Sequence[Suite],
     selection: Selection,
@@ -41,6 +47,8 @@ def show_forecast(
         console.print_json({"jobs": as_rows(found), "totals": vars(sums)})
     else:
         _show(found, sums, by_size=sizes is not None)
+        if settings.skip_corrupt:
+            console.out.print(SKIPPING, highlight=False, soft_wrap=True)
     if sums.cannot:
         raise typer.Exit(1 if sums.cannot == sums.evaluations else 3)
 

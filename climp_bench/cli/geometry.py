@@ -67,7 +67,7 @@ def geometry(
     from climp_bench.report.geometry import write_geometry
     from climp_bench.run.plan import Settings
 
-    suites = [_suite(name, data_root or []) for name in names or ["geometry-embedded"]]
+    suites = [suite_of(name, data_root or []) for name in names or ["geometry-embedded"]]
     selection = Selection(
         names=model, scale=scale, device=device, dtype=dtype, backend=backend, weights=weights,
         tokenizer=tokenizer, random_weights=random_weights, offline=offline, quiet=quiet or json,
@@ -81,7 +81,7 @@ def geometry(
     run_suites(suites, selection, settings, output, json=json, measure="geometry", dry_run=dry_run)
 
 
-def _suite(name: str, data_roots: list[Path]) -> Suite:
+def suite_of(name: str, data_roots: list[Path]) -> Suite:
     """A suite of the data set of that name, or else the suite of that name or path."""
     from climp_bench.data.catalogue import DATASETS
     from climp_bench.registry import unknown

@@ -15,6 +15,7 @@ import typer
 from climp_bench import __version__
 from climp_bench.cli import console
 from climp_bench.cli.bench_kernels import bench_kernels
+from climp_bench.cli.bias import bias
 from climp_bench.cli.cache import cache_app
 from climp_bench.cli.compare import compare
 from climp_bench.cli.data import data_app
@@ -28,6 +29,7 @@ from climp_bench.cli.models import models_app
 from climp_bench.cli.ood import ood
 from climp_bench.cli.release_check import release_check
 from climp_bench.cli.report import report
+from climp_bench.cli.reproduce import reproduce
 from climp_bench.cli.resolution import resolution
 from climp_bench.cli.results import results_app
 from climp_bench.cli.similarity import similarity
@@ -63,8 +65,10 @@ app.command()(efficiency)
 app.command()(geometry)
 app.command()(similarity)
 app.command()(report)
+app.command()(reproduce)
 app.command()(compare)
 app.command()(train)
+app.command()(bias)
 app.command()(bench_kernels)
 app.command()(doctor)
 app.command()(release_check)

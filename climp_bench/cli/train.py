@@ -1,4 +1,4 @@
-"""``climp-bench train``: train a micro model on the embedded data."""
+"""``climp-bench train``: train a micro model on the embedded data, or any model by recipe."""
 
 from __future__ import annotations
 
@@ -14,9 +14,28 @@ if TYPE_CHECKING:
     from climp_bench.models.spec import ModelSpec
     from climp_bench.train import TrainConfig
 
+_Family = Annotated[
+    str | None,
+    typer.Argument(help="FAMILY or FAMILY@SCALE, such as climp-m1; a recipe names one itself."),
+]
+_Recipe = Annotated[
+    str | None,
+    typer.Option("--recipe", help="Train by recipe: a shipped name or a TOML file; torchrun spreads it."),
+]
+_Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE of the recipe, such as optimiser.lr=1e-4; repeat for more."),
+]
+_InitImage = Annotated[
+    str | None, typer.Option("--init-image", help="Checkpoint that the image tower starts from.")
+]
+_InitText = Annotated[
+    str | None, typer.Option("--init-text", help="Checkpoint that the text tower starts from.")
+]
+
 
 def train(
-    family: Annotated[str, typer.Argument(help="FAMILY or FAMILY@SCALE, such as climp-m1.")],
+    family: _Family = None,
     scale: Annotated[
         str, typer.Option("--scale", help="Scale of the model; micro trains on scenes.")
     ] = "micro",
@@ -30,12 +49,10 @@ def train(
     ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of weights and order.")] = 0,
-    init_image: Annotated[
-        str | None, typer.Option("--init-image", help="Checkpoint that the image tower starts from.")
-    ] = None,
-    init_text: Annotated[
-        str | None, typer.Option("--init-text", help="Checkpoint that the text tower starts from.")
-    ] = None,
+    init_image: _InitImage = None,
+    init_text: _InitText = None,
+    recipe: _Recipe = None,
+    changes: _Changes = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run. Default: the user's data folder.")
     ] = None,
@@ -55,14 +72,90 @@ def train(
       climp-bench train climp-m1 --scale micro
 
       climp-bench train rope-vit --samples 200000 --pool-size 50000 --out runs/short
+
+      climp-bench train --recipe climp-cc12m --set data.path=/data/cc12m --out runs/climp
+
+      torchrun --nproc-per-node 8 -m climp_bench train rope-vit@base --recipe climp-cc12m --out runs/rope
     """
+    from climp_bench.errors import UsageError
     from climp_bench.models.catalogue import find
 
-    spec = find(family, None if "@" in family else scale)
     options = {"samples": samples, "batch_size": batch_size, "pool_size": pool_size, "lr": lr, "seed": seed,
                "init_image": init_image, "init_text": init_text}  # fmt: skip
     chosen = {key: value for key, value in options.items() if value is not None}
+    if recipe is not None:
+        _refuse_beside_recipe({key: value for key, value in chosen.items() if (key, value) != ("seed", 0)})
+        train_by_recipe(
+            recipe, changes or [], family=family, out=out, device=device, fresh=fresh, quiet=quiet
+        )
+        return
+    if changes:
+        raise UsageError("--set changes a recipe, and none is named", remedy="Add --recipe NAME.")
+    if family is None:
+        remedy = "Name a FAMILY, such as climp-m1, or --recipe NAME."
+        raise UsageError("nothing says which model to train", remedy=remedy)
+    spec = find(family, None if "@" in family else scale)
     train_model(spec, device=device, quiet=quiet, resume=not fresh, out=out, options=chosen)
+
+
+def train_by_recipe(
+    name: str,
+    changes: list[str],
+    *,
+    family: str | None = None,
+    out: Path | None,
+    device: str,
+    fresh: bool,
+    quiet: bool,
+) -> Path:
+    """Train as a recipe says, in every process that torchrun starts, and tell where the weights are.
+
+    The weights stay in the run's folder: a paper's model is not replaced in the store unasked. A ``family``
+    without a scale takes the recipe's.
+
+    Raises:
+        UsageError: there is no such recipe, or it has faults.
+    """
+    from climp_bench.models.catalogue import find
+    from climp_bench.models.store import user_store
+    from climp_bench.ranks import place
+    from climp_bench.train import Quiet, recipe
+    from climp_bench.train.engine import train_recipe
+
+    if family is not None:
+        scale = recipe.load(name, changes).model.name.partition("@")[2]
+        changes = [*changes, f"model.name={find(family, None if '@' in family else scale).name}"]
+    loaded, first = recipe.load(name, changes), place().rank == 0
+    folder = out or user_store().parent / "runs" / f"{loaded.name}-{loaded.model.name.replace('@', '-')}"
+    if first and not quiet:
+        budget, processes = loaded.budget, place().size
+        length = f"{budget.epochs} epochs" if budget.epochs else f"{budget.samples:,} pairs"
+        console.note(
+            f"Training {loaded.model.name} by {loaded.name} for {length} of batch {budget.batch_size} "
+            f"on {processes} process{'es' * (processes > 1)} in {folder}.",
+            always=True,
+        )
+    pool = folder / "pool" if out else user_store().parent / "pool"
+    weights = train_recipe(loaded, folder, device, not fresh, Quiet() if quiet else None, pool)
+    if first and not quiet:
+        console.note(f"Weights: {weights}", always=True)
+        install = f"climp-bench models import {loaded.model.name} {weights}"
+        console.note(f"`{install}` has every command use them.", always=True)
+    return weights
+
+
+def _refuse_beside_recipe(options: dict[str, float | str]) -> None:
+    """Raise ``UsageError`` for options that a recipe has keys for."""
+    from climp_bench.errors import UsageError
+
+    keys = {"samples": "budget.samples", "batch_size": "budget.batch_size", "pool_size": "data.pool_size",
+            "lr": "optimiser.lr", "seed": "run.seed", "init_image": "model.init_image",
+            "init_text": "model.init_text"}  # fmt: skip
+    for option, value in options.items():
+        raise UsageError(
+            "a recipe says this itself", where=f"--{option.replace('_', '-')}",
+            remedy=f"Write --set {keys[option]}={value}.",
+        )  # fmt: skip
 
 
 def train_model(

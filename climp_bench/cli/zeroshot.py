@@ -44,9 +44,7 @@ def zeroshot(
 
       climp-bench zeroshot
 
-      climp-bench zeroshot --model climp-m1 --model rope-vit --suite smoke
-
-      climp-bench zeroshot --data-root ~/data --suite my-suite.toml
+      climp-bench zeroshot --model climp-m1 --model rope-vit --data-root ~/data --suite my-suite.toml
 
       climp-bench zeroshot --model climp-m1 --scale base --device cuda --backend torch
 

@@ -71,6 +71,8 @@ def infer(inputs: tuple[Tensor, ...], norm: Norm | None) -> Tensor:
     from climp_bench.ops.triton_ss2d_walk_kernels import follow, merge, summarise
 
     x, x_dbl, weight, bias, A_logs, D = inputs
+    if not x.numel():
+        return torch.empty_like(x)
     batch, height, width, channels = map(int, x.shape)
     length, rank = height * width, int(weight.shape[-1])
     with torch.cuda.device_of(x):

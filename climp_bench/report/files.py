@@ -10,10 +10,11 @@ from climp_bench.report.document import Chart, Report, Section
 from climp_bench.report.formats import markdown_table, to_csv, to_latex, to_markdown
 from climp_bench.report.html import to_html
 from climp_bench.report.missing import missing
+from climp_bench.report.paper import commands
 from climp_bench.report.svg import compose
 from climp_bench.report.tables import to_csv as records_csv
 
-PAGE, TEXT, EVERYTHING = "index.html", "report.md", "records.csv"
+PAGE, TEXT, EVERYTHING, PAPER = "index.html", "report.md", "records.csv", "paper.md"
 _MARKS = (
     "Bold is better than every other model, underlined better than all but that one, by paired exact tests\n"
     "of the same samples, corrected over the whole table (Holm, 5%). Intervals are 95%.\n"
@@ -21,10 +22,10 @@ _MARKS = (
 
 
 def write_files(report: Report, out: Path) -> list[Path]:
-    """Write ``index.html``, ``report.md``, ``records.csv``, ``tables/*.{md,csv,tex}`` and ``plots/*.svg``.
+    """Write ``index.html``, ``report.md``, ``records.csv``, ``paper.md``, ``tables/*`` and ``plots/*.svg``.
 
     Returns:
-        The page, the Markdown file, the CSV of all records, then tables and charts.
+        The page first.
 
     Raises:
         StoreError: a file cannot be written.
@@ -33,6 +34,7 @@ def write_files(report: Report, out: Path) -> list[Path]:
         out / PAGE: to_html(report),
         out / TEXT: _markdown(report),
         out / EVERYTHING: records_csv(report.records),
+        out / PAPER: _paper(report),
     }
     for section in report.sections:
         for table in section.tables:
@@ -55,10 +57,17 @@ def _markdown(report: Report) -> str:
     absent = [f"- {s.title}: `{s.command}`" for s in report.sections if not s.tables]
     if absent:
         parts.append("# Without results\n\nThese commands make some:\n\n" + "\n".join(absent) + "\n")
-    if len(report.beside) > 1:
-        parts.append("# Paper against measured\n\n" + markdown_table(report.beside, 3))
+    parts.append(f"# Paper against measured\n\nEvery figure on record: [{PAPER}]({PAPER}).\n")
     if told := missing(report.records):
         parts.append("# Not measured\n\n" + markdown_table(told, len(told[0])))
+    return "\n".join(parts)
+
+
+def _paper(report: Report) -> str:
+    parts = ["# Paper against measured\n", "Scores in percent.\n", markdown_table(report.beside, 3)]
+    if wanted := commands(report.records):
+        parts.append("What would measure the others:\n")
+        parts.append("".join(f"- `{command}`\n" for command in wanted))
     return "\n".join(parts)
 
 

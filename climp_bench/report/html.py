@@ -176,7 +176,8 @@ def _footer(report: Report) -> str:
         return "<p>No records.</p>"
     newest = max(r.provenance.started_at for r in report.records)
     versions = ", ".join(sorted({r.provenance.climp_bench for r in report.records}))
-    weights = sorted({(r.model.name, r.model.weights_digest or "none") for r in report.records})
+    named = {(r.model.name, r.model.weights_digest) for r in report.records}
+    weights = sorted((name, digest) for name, digest in named if digest)
     listed = "".join(
         f"<li>{escape(name)}: <code>{escape(digest[:16])}</code></li>" for name, digest in weights
     )

@@ -52,8 +52,8 @@ def table_html(table: Table, ledger: Ledger) -> str:
 MARKS = (
     "<b>Bold</b>: better than every other model. <u>Underlined</u>: better than all but that one. "
     "Paired exact tests of the same samples, corrected over the whole table (Holm, 5%). The column “best” "
-    "names those that may be best: several where no difference was shown; “not tested” where no outcomes of single "
-    "samples exist."
+    "names those that may be best: several where no difference was shown; “not tested” where no outcomes of "
+    "single samples exist."
 )
 
 

@@ -29,7 +29,7 @@ from climp_bench.train.optim import adamw, cosine
 from climp_bench.train.progress import Progress, Quiet, Status, default_progress
 from climp_bench.train.recipe import Recipe
 from climp_bench.train.spreading import checkpoint_activations
-from climp_bench.train.starting import open_feed, open_tokenizer, start_towers
+from climp_bench.train.starting import check_data, open_feed, open_tokenizer, start_towers
 from climp_bench.train.stopping import StopRequest
 from climp_bench.train.watching import JsonLines, Watcher, open_watchers
 from climp_bench.train.world import World, open_world
@@ -69,6 +69,7 @@ def train_recipe(
     """
     spec, device = find(recipe.model.name), pick_device(device)
     pool_dir = out_dir / "pool" if pool_dir is None else pool_dir
+    check_data(recipe)
     with StopRequest() as stop, open_world(device, recipe.run.timeout_s) as world:
         shown = (progress or default_progress()) if world.rank == 0 else Quiet()
         session = Session(recipe, spec, out_dir, world, shown, resume)

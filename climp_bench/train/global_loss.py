@@ -3,8 +3,8 @@
 Every process holds all embeddings (B x P, a few MB) and looks at its own rows of the logits, ``chunk`` rows
 at a time, once for the loss and once for the gradients, which are written out by hand. Processes exchange
 embeddings and, for InfoNCE, 2 B numbers: the log-sum-exp of each image's and each text's row. With these a
-process knows the gradient of the *whole* batch's loss by its own rows, so that no gradient of an embedding ever
-travels.
+process knows the gradient of the *whole* batch's loss by its own rows, so that no gradient of an embedding
+ever travels.
 
 Notation: c = cosines, s = scale, q = bias, B pairs, b of them of this process.
 """
@@ -100,8 +100,8 @@ class _InfoNce(torch.autograd.Function):
         def weigh(own_lse_b: Tensor, other_lse_B: Tensor) -> Weigh:
             def both(cosines: Tensor, rows: slice) -> Tensor:
                 logits = scale * cosines
-                by_row: Tensor = (logits - own_lse_b[rows, None]).exp()
-                return by_row + (logits - other_lse_B).exp()
+                both_ways: Tensor = (logits - own_lse_b[rows, None]).exp() + (logits - other_lse_B).exp()
+                return both_ways
 
             return both
 

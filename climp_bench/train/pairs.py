@@ -86,7 +86,7 @@ class DatasetPairs:
 
 @dataclass(frozen=True)
 class Raw:
-    """A part as a worker hands it over: normalised images, padded ids, their lengths, how many were replaced."""
+    """A part as a worker hands it over: images, padded ids, their lengths, how many were replaced."""
 
     images: Tensor | dict[str, Tensor]
     ids_BL: Tensor
@@ -254,9 +254,10 @@ class _Preparing:
             else:
                 return *pair, further > 0
         raise DataError(
-            f"{_NEIGHBOURS} samples in a row cannot be read, the last one for: {fault.what}", where=fault.where,
+            f"{_NEIGHBOURS} samples in a row cannot be read, the last one for: {fault.what}",
+            where=fault.where,
             remedy="Fetch the data again.",
-        ) from fault  # fmt: skip
+        ) from fault
 
 
 def _as_it_is(raw: Any) -> Any:

@@ -70,7 +70,8 @@ def find_shards(folder: Path, pattern: str) -> list[Path]:
     shards = [folder / name for name in expand(pattern)]
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
-        named = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+        more = len(missing) - _NAMED
+        named = ", ".join(missing[:_NAMED]) + (f" and {more} more" if more > 0 else "")
         raise DataError(
             f"{len(missing)} of {len(shards)} shards are missing: {named}", where=str(folder),
             remedy="Fetch them, or correct data.files: a run without them is another run.",

@@ -72,7 +72,7 @@ class Spread:
     def embed(self, *inputs: Any, **image_kwargs: Any) -> tuple[Tensor, Tensor]:
         """Embeddings of images and texts, to be followed by ``backward`` within the same ``synced``."""
         outer = self._outer if torch.is_grad_enabled() else self.inner
-        with self._scans():
+        with explained(), self._scans():
             return cast(tuple[Tensor, Tensor], outer(*inputs, **image_kwargs))
 
     def backward(self, embeddings: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from climp_bench.data.catalogue import open_dataset
-from climp_bench.errors import UsageError
+from climp_bench.errors import UsageError, WeightsError
 from climp_bench.models import hub, tokenizer
 from climp_bench.models.dual_encoder import DualEncoder
 from climp_bench.models.initialise import initialise
@@ -18,7 +18,7 @@ from climp_bench.train.data import load_scenes
 from climp_bench.train.feed import Feed, SceneFeed, scenes_config, spans
 from climp_bench.train.pairs import DatasetPairs, PairFeed, PairSource
 from climp_bench.train.recipe import Recipe
-from climp_bench.train.shards import ShardPairs
+from climp_bench.train.shards import ShardPairs, find_shards
 from climp_bench.train.world import World
 
 PUBLISHED = "published"
@@ -59,6 +59,22 @@ def open_feed(
     return PairFeed(source, recipe, spec, words, where, world.device, workers)
 
 
+def check_data(recipe: Recipe) -> None:
+    """See whether shards are there, before anything that takes long.
+
+    Raises:
+        UsageError: the recipe does not say where they are.
+        DataError: as ``find_shards``.
+    """
+    if recipe.data.source == "shards":
+        if not recipe.data.path:
+            remedy = "Say it: --set data.path=DIR."
+            raise UsageError(
+                "nothing says where the shards are", where=f"recipe {recipe.name}", remedy=remedy
+            )
+        find_shards(Path(recipe.data.path).expanduser(), recipe.data.files)
+
+
 def open_tokenizer(recipe: Recipe, spec: ModelSpec, announce: Announce) -> Tokenizer:
     """The tokenizer of a recipe: its own, else the shipped one, else the published one (fetched)."""
     if recipe.model.tokenizer:
@@ -95,4 +111,8 @@ def _fetched(source: Source | None, spec: ModelSpec, key: str, announce: Announc
         what = f"{source.filename} is not on the hub ({key})"
         remedy = f"Fetch {source.url} and name it: {option}."
         raise UsageError(what, where=spec.name, remedy=remedy)
-    return hub.fetch(hub.look_up(source.repo, source.revision), source.filename, announce=announce)
+    try:
+        return hub.fetch(hub.look_up(source.repo, source.revision), source.filename, announce=announce)
+    except WeightsError as error:
+        remedy = f"Try again, or name a file: {option}."
+        raise WeightsError(error.what, where=error.where, remedy=remedy) from error

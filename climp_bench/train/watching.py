@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,7 +86,10 @@ class Wandb:
         self._run.finish()
 
 
-_KNOWN = {"tensorboard": TensorBoard, "wandb": Wandb}
+_KNOWN: dict[str, Callable[[Path, str, Mapping[str, Any]], Watcher]] = {
+    "tensorboard": TensorBoard,
+    "wandb": Wandb,
+}
 
 
 def open_watchers(names: Iterable[str], folder: Path, name: str, recipe: Mapping[str, Any]) -> list[Watcher]:

@@ -141,7 +141,30 @@ def test_validate_and_check_find_faults(tmp_path: Path, pairs: Path) -> None:
     assert climp("suites", "validate", "fashion-mnist", home=tmp_path).returncode == 1
     assert climp("data", "check", "good", *roots, home=tmp_path).returncode == 0
     bad = climp("data", "check", "bad", *roots, home=tmp_path)
-    assert bad.returncode == 1 and "0.tar:s3.png" in bad.stderr
+    assert bad.returncode == 1 and "0.tar:s3.png" in bad.stdout and "1 image cannot be read" in bad.stderr
+    assert "bad: 5 images decode, 1 do not" in bad.stdout
+
+
+def test_check_names_every_damaged_image_up_to_a_bound(tmp_path: Path, pairs: Path) -> None:
+    root = tmp_path / "data/worse"
+    members = []
+    for i in range(70):
+        content = png(i, (32, 32)) if i % 7 == 0 else b"not a picture"
+        members += [(f"s{i:02d}.png", content), (f"s{i:02d}.cls", b"0")]
+    write_tar(root / "test/0.tar", members)
+    for name in ("test/nshards.txt", "classnames.txt", "zeroshot_classification_templates.txt"):
+        (root / name).write_text((pairs / "good" / name).read_text())
+    done = climp("data", "check", "worse", "--data-root", str(root.parent), home=tmp_path)
+    assert done.returncode == 1 and done.stdout.count("cannot be decoded") == 50
+    assert "s01.png" in done.stdout and "s57.png" in done.stdout and "... and 10 more" in done.stdout
+    assert "worse: 10 images decode, 60 do not" in done.stdout
+    assert "60 images cannot be read" in done.stderr and "--skip-corrupt" in done.stderr
+    words = ("--skip-corrupt", "--dry-run", "--model", "rope-vit", "--suite", str(root.parent / "one.toml"))
+    (root.parent / "one.toml").write_text('schema = 1\nname = "one"\n[[task]]\ndataset = "worse"\n')
+    told = climp("zeroshot", *words, "--data-root", str(root.parent), home=tmp_path)
+    assert (
+        "To encode: 70 images" in told.stdout and "--skip-corrupt: the run decodes every image" in told.stdout
+    )
 
 
 def test_a_damaged_weights_file_is_refused(tmp_path: Path) -> None:

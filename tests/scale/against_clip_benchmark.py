@@ -1,12 +1,14 @@
 """climp-bench and CLIP_benchmark's own loops side by side: same model objects, same files, equal scores.
 
-``python -m tests.scale.against_clip_benchmark [--classes 1000] [--sets 10] [--images 500]``
+``python -m tests.scale.against_clip_benchmark [--classes 1000] [--sets 10] [--images 500] [--device cuda]``
 
 1. The zero-shot classifier of ImageNet, its class names and 80 templates from the installed clip-benchmark.
-2. Five models on local webdataset folders (drawn scenes as JPEG files, one shard each).
+2. Five models on local webdataset folders (drawn scenes as JPEG files, four shards each).
 
 Left out on both sides: starting Python and loading weights. CLIP_benchmark's command line loads weights again
-for every model and data set.
+for every model and data set. It loads images in ``--loaders`` processes: on a GPU by default four, as its own
+command line does, on a CPU none, which is faster there. Embeddings go to the CPU and back on its side, a few
+kilobytes a batch. Both sides run with torch's own settings.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ from PIL import Image
 from climp_bench.data.catalogue import open_dataset
 from climp_bench.embed.extract import embed_texts
 from climp_bench.metrics.classification import prompt_weights
-from climp_bench.models.adapters import CatalogueEncoder
+from climp_bench.models.adapters import CatalogueEncoder, pick_device
 from climp_bench.models.weights import resolve
+from climp_bench.ranks import split
 from climp_bench.run.execute import execute
 from climp_bench.run.plan import Settings, make_plan
 from climp_bench.suite.schema import Suite
@@ -53,6 +56,7 @@ _NAMES = (
     "shape-r",
     "shape-a",
 )
+SHARDS = 4
 TASKS = tuple(f"scenes-{name}" for name in _NAMES)
 
 
@@ -72,7 +76,7 @@ def imagenet_prompts(classes: int) -> tuple[list[str], list[str]]:
     return names[:classes], templates
 
 
-def compare_classifiers(families: Sequence[str], classes: int) -> None:
+def compare_classifiers(families: Sequence[str], classes: int, device: str) -> None:
     """Time the classifier of each model; print a line each."""
     names, templates = imagenet_prompts(classes)
     prompts = [template.format(c=name) for name in names for template in templates]
@@ -82,11 +86,11 @@ def compare_classifiers(families: Sequence[str], classes: int) -> None:
         "| model | CLIP_benchmark, s | climp-bench, s | ratio | largest difference |\n|---|--:|--:|--:|--:|"
     )
     for family in families:
-        encoder = CatalogueEncoder(resolve(family))
+        encoder = CatalogueEncoder(resolve(family), device)
         encoder.encode_tokens(encoder.tokenize(prompts[:4]))
         theirs_s, theirs = timed(
             lambda encoder=encoder: zeroshot_classification.zero_shot_classifier(
-                Wrapped(encoder), Tokens, names, templates, "cpu", amp=False
+                Wrapped(encoder), Tokens, names, templates, device, amp=False
             )
         )
         with tempfile.TemporaryDirectory() as cache:
@@ -95,7 +99,7 @@ def compare_classifiers(families: Sequence[str], classes: int) -> None:
                     embed_texts(prompts, encoder, Path(cache)).rows, owner, len(names)
                 )
             )
-        off = float(np.abs(theirs.numpy() - ours).max())
+        off = float(np.abs(theirs.cpu().numpy() - ours).max())
         print(
             f"| {family} | {theirs_s:.1f} | {ours_s:.1f} | {theirs_s / ours_s:.2f} | {off:.1e} |", flush=True
         )
@@ -111,21 +115,24 @@ def write_set(task: str, images: int, side: int, root: Path) -> None:
         Image.fromarray(dataset.image(i, (side, side))).save(content, "JPEG", quality=90)
         members += [(f"s{i:07d}.jpg", content.getvalue()), (f"s{i:07d}.cls", str(dataset.label(i)).encode())]
     folder = root / f"jpeg-{task}"
-    write_tar(folder / "test/0.tar", members)
-    (folder / "test/nshards.txt").write_text("1\n")
+    for k, shard in enumerate(split(range(images), SHARDS)):
+        write_tar(folder / f"test/{k}.tar", [member for i in shard for member in members[2 * i : 2 * i + 2]])
+    (folder / "test/nshards.txt").write_text(f"{SHARDS}\n")
     (folder / "classnames.txt").write_text("".join(f"{name}\n" for name in dataset.classes))
     lines = "".join(f"{template}\n" for template in dataset.templates)
     (folder / "zeroshot_classification_templates.txt").write_text(lines)
 
 
-def compare_suites(families: Sequence[str], sets: int, images: int, side: int) -> None:
+def compare_suites(
+    families: Sequence[str], sets: int, images: int, side: int, device: str, loaders: int
+) -> None:
     """Time all models on all folders: CLIP_benchmark, ours, ours again from the cache."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for task in TASKS[:sets]:
             write_set(task, images, side, folder / "data")
         roots = sorted((folder / "data").iterdir())
-        encoders = [CatalogueEncoder(resolve(family)) for family in families]
+        encoders = [CatalogueEncoder(resolve(family), device) for family in families]
         for encoder in encoders:
             encoder.encode_images([torch.zeros(3, *encoder.preprocess.size)])
             encoder.encode_tokens(encoder.tokenize(["a text"]))
@@ -145,7 +152,7 @@ def compare_suites(families: Sequence[str], sets: int, images: int, side: int) -
                 (encoder.family, root.name, metric): value
                 for encoder in encoders
                 for root in roots
-                for metric, value in clip_benchmark_scores(root, encoder).items()
+                for metric, value in clip_benchmark_scores(root, encoder, loaders).items()
             }
 
         first_s, first = timed(lambda: ours("a", False))
@@ -174,15 +181,20 @@ def main() -> None:
     parser.add_argument(
         "--model", action="append", choices=FAMILIES, help="repeat for more; default: all five"
     )
+    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda")
+    parser.add_argument("--loaders", type=int, help="loading processes of CLIP_benchmark, at most 4")
     asked = parser.parse_args()
+    device = pick_device(asked.device)
+    loaders = asked.loaders if asked.loaders is not None else 0 if device == "cpu" else SHARDS
     # CLIP_benchmark 1.6.2 calls float() on arrays of one element, which numpy 2.4 refuses; let it.
     zeroshot_classification.float = lambda value: np.asarray(value).item()
     families = asked.model or FAMILIES
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    where = f"{torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name()
+    print(f"torch {torch.__version__}, {where}, CLIP_benchmark loads in {loaders} processes")
     if asked.classes:
-        compare_classifiers(families, asked.classes)
+        compare_classifiers(families, asked.classes, device)
     if asked.sets:
-        compare_suites(families, asked.sets, asked.images, asked.side)
+        compare_suites(families, asked.sets, asked.images, asked.side, device, loaders)
 
 
 if __name__ == "__main__":

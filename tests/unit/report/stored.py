@@ -47,7 +47,9 @@ def write(
 def failed(store: ResultStore, model: str, task: str, **facts: Any) -> None:
     """Store a failure with a hostile reason."""
     error = {"what": HOSTILE, "where": "cuda:0", "remedy": "Mend it."}
-    store.write([record(**FAILED | {"model": named(model), "task": task, "metric": "any", "error": error} | facts)])
+    store.write(
+        [record(**FAILED | {"model": named(model), "task": task, "metric": "any", "error": error} | facts)]
+    )
 
 
 def jpeg(seed: int) -> str:

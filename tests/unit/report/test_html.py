@@ -70,8 +70,10 @@ def test_it_is_well_formed_and_fetches_nothing(tmp_path: Path) -> None:
     text, checker, _ = page(tmp_path)
     assert checker.faults == [] and checker.open == []
     assert len(checker.ids) == len(set(checker.ids))
-    assert {link[1:] for link in checker.links} <= set(checker.ids) and all(x[0] == "#" for x in checker.links)
-    assert "http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'" in text
+    assert {link[1:] for link in checker.links} <= set(checker.ids) and all(
+        x[0] == "#" for x in checker.links
+    )
+    assert 'http-equiv="Content-Security-Policy" content="default-src \'none\'' in text
     addresses = set(re.findall(r"https?://[^\s\"'<)]+", text)) - {"http://www.w3.org/2000/svg"}
     assert addresses == set()
     assert set(re.findall(r"url\((.{0,15})", text)) <= {"data:image/jpeg"}
@@ -108,7 +110,9 @@ def test_every_number_opens_its_provenance(tmp_path: Path) -> None:
 
 def test_a_number_that_is_missing_is_a_dash_and_cannot_be_sorted_as_zero(tmp_path: Path) -> None:
     text, _, _ = page(tmp_path)
-    row = next(line for line in text.splitlines() if line.startswith('<tr><th scope="row" class="long">&lt;script'))
+    row = next(
+        line for line in text.splitlines() if line.startswith('<tr><th scope="row" class="long">&lt;script')
+    )
     assert '<td><span class="none">-</span></td>' in row and ">failed</button></td>" in row
     assert len(re.findall(r'data-v="', row)) == 3  # n, chance and the one score
 
@@ -120,7 +124,9 @@ def test_it_can_be_used_without_a_mouse_and_without_eyes(tmp_path: Path) -> None
     heads = [found for tag, found in checker.tags if tag == "th"]
     assert heads and all(found.get("scope") in ("col", "row") for found in heads)
     sorted_heads = [found for found in heads if "aria-sort" in found]
-    assert len(sorted_heads) == text.count('class="sort"') and {h["aria-sort"] for h in sorted_heads} == {"none"}
+    assert len(sorted_heads) == text.count('class="sort"') and {h["aria-sort"] for h in sorted_heads} == {
+        "none"
+    }
     plots = [f for tag, f in checker.tags if tag == "svg" and "aria-hidden" not in f]
     assert plots and all(f.get("role") == "img" and f.get("aria-label") for f in plots)
     thumbs = [f for tag, f in checker.tags if tag == "span" and "thumb" in (f.get("class") or "")]

@@ -49,7 +49,11 @@ def test_every_table_equals_its_csv(tmp_path: Path) -> None:
                         continue
                     digits = len(shown[column].split()[0].partition(".")[2])
                     bounds = [line[f"{column} low"], line[f"{column} high"]]
-                    told = f"{float(number):.{digits}f} [" + ", ".join(f"{float(b):.{digits}f}" for b in bounds) + "]"
+                    told = (
+                        f"{float(number):.{digits}f} ["
+                        + ", ".join(f"{float(b):.{digits}f}" for b in bounds)
+                        + "]"
+                    )
                     assert shown[column] == told
                     checked += 1
     assert checked >= 10
@@ -126,7 +130,9 @@ def test_files_lie_where_they_are_linked_and_names_are_safe(tmp_path: Path) -> N
     text = (tmp_path / "out/report.md").read_text()
     linked = re.findall(r"\]\((plots/[^)]+)\)", text)
     assert linked and all((tmp_path / "out" / place).is_file() for place in linked)
-    assert len(read((tmp_path / "out/records.csv").read_text())) == len(ResultStore(tmp_path / "records").read())
+    assert len(read((tmp_path / "out/records.csv").read_text())) == len(
+        ResultStore(tmp_path / "records").read()
+    )
     assert slug("../../etc/passwd") == "etc-passwd" and slug("///") == "table"
     assert all(file.is_relative_to(tmp_path / "out") for file in files)
 
@@ -148,3 +154,19 @@ def test_figures_of_the_paper_stand_beside_ours_or_say_why_not(tmp_path: Path) -
     assert absent["ours"] == absent["n"] == "-" and absent[reason] == "not measured"
     assert any(row["metric"].startswith("GFLOPs") and row["published"] == "259.7" for row in rows)
     assert "climp-bench ood --suite imagenet-ood --model climp-m1@base" in commands([record(**ours)])
+
+
+def test_published_figures_stand_in_the_cell_they_belong_to(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    facts = {
+        "suite": "mine", "task": "t", "kind": "retrieval", "resolution": (224, 224),
+        "dataset": {"name": "nocaps", "split": "val"}, "metric": "image_retrieval_recall@5", "value": 0.71,
+    }  # fmt: skip
+    store.write([record(**facts, model=named("climp-m1@base")), record(**facts | {"model": named("a@base")})])
+    (scores, *_) = gather(store, untested).sections[0].tables
+    row = next(row for row in scores.rows if row.labels == ("t", "image R@5"))
+    values = {c: [f.value for f in cell.published] for c, cell in zip(scores.columns, row.cells, strict=True)}
+    assert values == {"a@base": [], "climp-m1@base": [0.705]}
+    assert "(published 70.5)" in to_markdown(scores) and "(published 70.5)" in to_latex(scores)
+    (line,) = [line for line in read(to_csv(scores)) if line["metric"] == "image R@5"]
+    assert (line["climp-m1@base published"], line["a@base published"]) == ("70.5", "")

@@ -38,23 +38,26 @@ class Wrapped:
         pass
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(self.encoder.encode_images(list(images)))
+        return torch.from_numpy(self.encoder.encode_images(list(images))).to(self.encoder.device)
 
     def encode_text(self, texts: list[str]) -> torch.Tensor:
-        return torch.from_numpy(self.encoder.encode_tokens(self.encoder.tokenize(texts)))
+        return torch.from_numpy(self.encoder.encode_tokens(self.encoder.tokenize(texts))).to(
+            self.encoder.device
+        )
 
 
-def clip_benchmark_scores(root: Path, encoder: CatalogueEncoder) -> dict[str, float]:
-    """acc1, acc5 and mean_per_class_recall of the folder by CLIP_benchmark."""
+def clip_benchmark_scores(root: Path, encoder: CatalogueEncoder, workers: int = 0) -> dict[str, float]:
+    """acc1, acc5 and mean_per_class_recall of the folder by CLIP_benchmark, loading in so many processes."""
 
     def transform(picture: Image.Image) -> torch.Tensor:
         return to_tensor(np.asarray(picture.convert("RGB")), encoder.preprocess)
 
     dataset = build_wds_dataset(root.name, transform, split="test", data_dir=str(root))
-    loader = torch.utils.data.DataLoader(dataset.batched(64), batch_size=None)
+    loader = torch.utils.data.DataLoader(dataset.batched(64), batch_size=None, num_workers=workers)
     scores: dict[str, float] = zeroshot_classification.evaluate(
-        Wrapped(encoder), loader, Tokens, dataset.classes, dataset.templates, "cpu", amp=False, verbose=False
-    )
+        Wrapped(encoder), loader, Tokens, dataset.classes, dataset.templates, encoder.device, amp=False,
+        verbose=False,
+    )  # fmt: skip
     return scores
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import signal
 import time
@@ -74,8 +75,12 @@ def test_equals_the_plain_loop(
 
 @pytest.mark.parametrize(
     ("size", "changes"),
-    [(1, ["compute.micro_batch=5", "compute.checkpoint_activations=true"]), (2, []), (3, ["compute.strategy=fsdp", "compute.micro_batch=3"])],
-)  # fmt: skip
+    [
+        (1, ["compute.micro_batch=5", "compute.checkpoint_activations=true"]),
+        pytest.param(2, [], marks=pytest.mark.slow),
+        pytest.param(3, ["compute.strategy=fsdp", "compute.micro_batch=3"], marks=pytest.mark.slow),
+    ],
+)
 def test_any_number_of_processes(
     size: int, changes: list[str], whole: Path, tmp_path: Path, scenes: str
 ) -> None:
@@ -86,7 +91,7 @@ def test_any_number_of_processes(
     assert_same_run(tmp_path, whole)
 
 
-@pytest.mark.parametrize(("strategy", "then"), [("ddp", 1), ("fsdp", 3)])
+@pytest.mark.parametrize(("strategy", "then"), [("ddp", 1), pytest.param("fsdp", 3, marks=pytest.mark.slow)])
 def test_killed_at_any_step_it_goes_on_with_other_processes(
     strategy: str, then: int, whole: Path, tmp_path: Path, scenes: str
 ) -> None:
@@ -101,6 +106,7 @@ def test_killed_at_any_step_it_goes_on_with_other_processes(
     running[victim][0].join()
     running[1 - victim][0].join(60)
     assert not running[1 - victim][0].is_alive(), "the other process waits for ever"
+    assert "RankError" in pickle.loads(running[1 - victim][1].recv_bytes())[1]
     assert not (tmp_path / "weights").exists(), (after, victim)
     if then == 1:
         train_small(str(tmp_path), scenes)
@@ -224,7 +230,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
         return genuine(*args, **kwargs)
 
     monkeypatch.setattr(engine.checkpoint, "save_tensors", full)
-    with pytest.raises(TrainingError, match="cannot be written .*No space left"):
+    with pytest.raises(TrainingError, match=r"cannot be written .*No space left"):
         train_small(str(tmp_path), scenes)
     left = sorted(folder.name for folder in (tmp_path / "checkpoints").iterdir())
     assert left == ["step-00000003", "step-00000006"]
@@ -240,5 +246,5 @@ def test_a_damaged_checkpoint_is_refused(harm: str, tmp_path: Path, scenes: str)
     newest = tmp_path / "checkpoints" / "step-00000004"
     part = next((newest / "tensors").glob("*.distcp"))
     part.unlink() if harm == "missing" else part.write_bytes(part.read_bytes()[:100])
-    with pytest.raises(TrainingError, match="not those that its manifest names.*Delete this folder"):
+    with pytest.raises(TrainingError, match=r"not those that its manifest names.*Delete this folder"):
         train_small(str(tmp_path), scenes)

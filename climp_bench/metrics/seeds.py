@@ -1,0 +1,52 @@
+"""Means over runs of one experiment with different seeds: the interval describes training, not the test set."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from climp_bench.metrics._checks import real
+from climp_bench.specs import Interval
+
+_GRID = 20_001
+
+
+def t_interval(values_N: ArrayLike, level: float = 0.95) -> Interval | None:
+    """Student's interval of a mean of N independent runs, taken as normal; None for fewer than two.
+
+    Args:
+        values_N: one outcome a run; differences between two runs of one seed for a paired interval.
+        level: coverage, in (0, 1).
+
+    Raises:
+        MetricError: a value is not finite.
+
+    Source: Student 1908.
+    """
+    values = real("values_N", values_N, 1).astype(np.float64)
+    if len(values) < 2:
+        return None
+    half = t_quantile(len(values) - 1, (1 + level) / 2) * values.std(ddof=1) / math.sqrt(len(values))
+    return Interval(float(values.mean() - half), float(values.mean() + half), level, "t over seeds")
+
+
+def t_quantile(freedom: int, q: float) -> float:
+    """The value that Student's t with ``freedom`` degrees lies below with probability ``q``, 0.5 < q < 1."""
+    low, high = 0.0, 1.0
+    while _t_cdf(high, freedom) < q:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_cdf(middle, freedom) < q else (low, middle)
+    return (low + high) / 2
+
+
+def _t_cdf(t: float, freedom: int) -> float:
+    """By t = sqrt(freedom) tan(a), which makes the density a power of a cosine."""
+    angles = np.linspace(0, math.atan(t / math.sqrt(freedom)), _GRID)
+    powers = np.cos(angles) ** (freedom - 1)
+    area = float(((powers[1:] + powers[:-1]) / 2).sum() * (angles[1] - angles[0]))
+    norm = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
+    return 0.5 + norm * area

@@ -1,0 +1,114 @@
+"""The report of ``climp-bench bias``: a table (CLIMP's table 14) and curves of the loss (its figure 6)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from climp_bench.errors import StoreError
+from climp_bench.files import write_text
+from climp_bench.metrics.seeds import t_interval
+from climp_bench.report.plots import COLOURS, save
+
+Run = Mapping[str, Any]
+"""The fields of ``train.bias.BiasRun``, with its accuracy."""
+HEAD = (
+    "tower",
+    "parameters",
+    "patches",
+    "seeds",
+    "training loss, last epoch",
+    "test accuracy",
+    "n of the test",
+)
+
+
+def rows(runs: Sequence[Run]) -> list[list[str]]:
+    """A row a tower and order of patches, means over seeds with 95% intervals; then what the order costs.
+
+    The cost is the difference between runs of one seed, natural minus permuted.
+    """
+    table = []
+    for tower in dict.fromkeys(run["tower"] for run in runs):
+        own = [run for run in runs if run["tower"] == tower]
+        for order in dict.fromkeys(run["order"] for run in own):
+            here = [run for run in own if run["order"] == order]
+            table.append([
+                tower, f"{here[0]['parameters']:,}", order, str(len(here)),
+                _mean([run["losses"][-1] for run in here], "{:.3f}"),
+                _mean([100 * run["accuracy"] for run in here], "{:.1f}"), f"{here[0]['n']:,}",
+            ])  # fmt: skip
+        losses, accuracies = (
+            [
+                _of(own, "natural", s, key) - _of(own, "permuted", s, key)
+                for s in sorted({r["seed"] for r in own})
+            ]
+            for key in ("loss", "accuracy")
+        )
+        difference = [tower, "", "natural - permuted", str(len(losses))]
+        percent = [100 * value for value in accuracies]
+        table.append([*difference, _mean(losses, "{:+.3f}"), _mean(percent, "{:+.1f}"), ""])
+    return table
+
+
+def write_bias(runs: Sequence[Run], facts: Mapping[str, Any], out: Path) -> list[Path]:
+    """Write ``bias.md``, ``bias.json`` and ``bias.png`` to ``out`` and return their paths.
+
+    Args:
+        runs: all of them.
+        facts: what the runs have in common, for the page.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    page, numbers, picture = (out / f"bias{suffix}" for suffix in (".md", ".json", ".png"))
+    lines = [f"| {' | '.join(row)} |" for row in [list(HEAD), ["---"] * len(HEAD), *rows(runs)]]
+    settings = [f"- {key}: {value}" for key, value in facts.items()]
+    note = (
+        "Intervals are Student's over seeds: they describe training, not the choice of test images. The "
+        "permuted images have their patches in one fixed other order, the same for all images and seeds."
+    )
+    text = ["# Inductive bias", "", *lines, "", note, "", f"![Loss by epoch]({picture.name})", "", *settings]
+    write_text(page, "\n".join(text) + "\n", StoreError)
+    plain = {"facts": dict(facts), "runs": [dict(run) for run in runs]}
+    write_text(numbers, json.dumps(plain, indent=1) + "\n", StoreError)
+    _plot(runs, picture)
+    return [page, numbers, picture]
+
+
+def _of(runs: Sequence[Run], order: str, seed: int, key: str) -> float:
+    (run,) = [run for run in runs if run["order"] == order and run["seed"] == seed]
+    return float(run["losses"][-1] if key == "loss" else run["accuracy"])
+
+
+def _mean(values: Sequence[float], form: str) -> str:
+    interval = t_interval(values)
+    mean = form.format(sum(values) / len(values))
+    if interval is None:
+        return mean
+    return f"{mean} [{form.format(interval.low)}, {form.format(interval.high)}]"
+
+
+def _plot(runs: Sequence[Run], path: Path) -> None:
+    """One panel a tower, one line a seed; dashes for permuted images."""
+    from matplotlib.figure import Figure
+
+    towers = list(dict.fromkeys(run["tower"] for run in runs))
+    figure = Figure(figsize=(4.4 * len(towers), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(towers), sharey=True, squeeze=False)[0]
+    orders = list(dict.fromkeys(run["order"] for run in runs))
+    for axes, tower in zip(panels, towers, strict=True):
+        for run in (run for run in runs if run["tower"] == tower):
+            k = orders.index(run["order"])
+            axes.plot(
+                range(1, len(run["losses"]) + 1), run["losses"], color=COLOURS[k], linestyle=("-", "--")[k],
+                marker="os"[k], markersize=3, linewidth=1, label=run["order"] if run["seed"] == 0 else None,
+            )  # fmt: skip
+        axes.set_title(f"{tower}", fontsize=10)
+        axes.set_xlabel("epoch")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("training loss, nats")
+    panels[-1].legend(frameon=False, fontsize=8)
+    save(figure, path)
