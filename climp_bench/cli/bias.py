@@ -17,10 +17,7 @@ FOLDER_EPOCHS = 30
 def bias(
     data: Annotated[
         Path | None,
-        typer.Option(
-            "--data",
-            help="CIFAR-10: torchvision's folder or the hub's parquet. Default: embedded scenes of digits.",
-        ),
+        typer.Option("--data", help="CIFAR-10, torchvision's folder or the hub's. Default: embedded scenes."),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each kind.")] = 3,
     epochs: Annotated[
@@ -30,7 +27,7 @@ def bias(
     train_images: Annotated[
         int, typer.Option("--train-images", min=64, help="Embedded scenes to train on.")
     ] = EMBEDDED_TRAIN,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Images in a batch.")] = 64,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Images in a batch.")] = 32,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = 2e-3,
     out: opt.Out = Path("results/bias"),
     device: opt.Device = "auto",
@@ -42,8 +39,8 @@ def bias(
 ) -> None:
     """Train a VMamba and a ViT of three blocks on thumbnails, as they are and with their patches reordered.
 
-    The paper's table 14 and figure 6. All images are reordered alike, so that nothing is lost but which patches
-    are neighbours. Stopped, the same command goes on after the last finished run.
+    The paper's table 14 and figure 6. All images are reordered alike, so that nothing is lost but which
+    patches are neighbours. Stopped, the same command goes on after the last finished run.
 
     Examples:
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from climp_bench.cli.prepare import Selection
     from climp_bench.errors import ClimpError
     from climp_bench.models.adapters import Encoder
+    from climp_bench.report.reference import Figure
     from climp_bench.run.plan import Settings
     from climp_bench.run.release_check import Verdict
     from climp_bench.suite import Suite
@@ -71,17 +72,11 @@ def release_check(
       climp-bench release-check --model climp-m1@base --weights model.safetensors --tokenizer tokenizer.json
     """
     from climp_bench.cli.prepare import Selection, announcer
-    from climp_bench.data.catalogue import check_roots
     from climp_bench.embed.cache import default_root
-    from climp_bench.report.page import write_report
     from climp_bench.report.reference import read_figures
-    from climp_bench.run.execute import execute
-    from climp_bench.run.plan import Settings, make_plan
-    from climp_bench.run.release_check import judge, wanted_figures
+    from climp_bench.run.plan import Settings
     from climp_bench.suite import load
 
-    chosen = load(suite)
-    figures = read_figures(reference)
     selection = Selection(
         names=model or MODELS, device=device, dtype=dtype, backend=backend, weights=weights,
         tokenizer=tokenizer, offline=offline, quiet=quiet or json,
@@ -91,23 +86,44 @@ def release_check(
         workers=opt.default_workers(workers), seed=seed, debug=context.obj["debug"], offline=offline,
         announce=announcer(selection),
     )  # fmt: skip
+    figures = read_figures(reference)
+    source = reference or "the shipped figures"
+    if not _check(load(suite), figures, source, selection, settings, tolerance, json):
+        raise typer.Exit(1)
+
+
+def _check(
+    suite: Suite,
+    figures: Sequence[Figure],
+    source: Path | str,
+    selection: Selection,
+    settings: Settings,
+    tolerance: float,
+    json: bool,
+) -> bool:
+    """Measure, write, print; whether every figure is met."""
+    from climp_bench.data.catalogue import check_roots
+    from climp_bench.report.page import write_report
+    from climp_bench.run.execute import execute
+    from climp_bench.run.plan import make_plan
+    from climp_bench.run.release_check import judge, wanted_figures
+
     check_roots(settings.data_roots)
-    encoders, problems = _gather(chosen, selection, settings)
+    encoders, problems = _gather(suite, selection, settings)
     if problems:
         _cannot(problems)
     names = [encoder.name for encoder in encoders]
-    wanted = wanted_figures(figures, chosen, names, reference or "the shipped figures")
-    with console.watch(len(chosen.tasks), selection.quiet) as watcher:
-        outcome = execute(make_plan(encoders, [chosen]), settings, watcher)
-    files = write_report(outcome.records, chosen.name, out, command="release-check", figures=wanted)
+    wanted = wanted_figures(figures, suite, names, source)
+    with console.watch(len(suite.tasks), selection.quiet) as watcher:
+        outcome = execute(make_plan(encoders, [suite]), settings, watcher)
+    files = write_report(outcome.records, suite.name, settings.out, command="release-check", figures=wanted)
     verdict = judge(outcome.records, wanted, tolerance)
     if json:
         console.print_json(_as_json(verdict))
     else:
         _show(verdict)
         console.note("Written: " + ", ".join(str(path) for path in files))
-    if not verdict.passed:
-        raise typer.Exit(1)
+    return verdict.passed
 
 
 def _gather(suite: Suite, selection: Selection, settings: Settings) -> tuple[list[Encoder], list[ClimpError]]:

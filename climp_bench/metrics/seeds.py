@@ -1,8 +1,9 @@
-"""Means over runs of one experiment with different seeds: the interval describes training, not the test set."""
+"""Means over runs of one experiment with different seeds: intervals of training, not of the test set."""
 
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,6 +33,7 @@ def t_interval(values_N: ArrayLike, level: float = 0.95) -> Interval | None:
     return Interval(float(values.mean() - half), float(values.mean() + half), level, "t over seeds")
 
 
+@cache
 def t_quantile(freedom: int, q: float) -> float:
     """The value that Student's t with ``freedom`` degrees lies below with probability ``q``, 0.5 < q < 1."""
     low, high = 0.0, 1.0

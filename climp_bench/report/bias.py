@@ -108,6 +108,7 @@ def _plot(runs: Sequence[Run], path: Path) -> None:
             )  # fmt: skip
         axes.set_title(f"{tower}", fontsize=10)
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("training loss, nats")
     panels[-1].legend(frameon=False, fontsize=8)

@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from climp_bench.errors import TrainingError, WeightsError
+from climp_bench.errors import TrainingError, UsageError, WeightsError
 from climp_bench.models import store
 from climp_bench.ops.dispatch import preferred
-from climp_bench.train import TrainConfig, TrainingStopped, engine, micro
+from climp_bench.train import TrainConfig, TrainingStopped, engine, micro, watching
 from climp_bench.train.learner import Learner
 from climp_bench.train.loop import train as train_plainly
 from climp_bench.train.progress import Quiet
@@ -248,3 +248,30 @@ def test_a_damaged_checkpoint_is_refused(harm: str, tmp_path: Path, scenes: str)
     part.unlink() if harm == "missing" else part.write_bytes(part.read_bytes()[:100])
     with pytest.raises(TrainingError, match=r"not those that its manifest names.*Delete this folder"):
         train_small(str(tmp_path), scenes)
+
+
+def test_extras_are_told_the_numbers_and_asked_for_when_missing(
+    tmp_path: Path, scenes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[int, dict[str, float]] = {}
+
+    class Fake:
+        def __init__(self, folder: Path, name: str, recipe: dict[str, Any]) -> None:
+            assert (folder, name, recipe["budget"]["batch_size"]) == (tmp_path, "scenes-micro", 16)
+
+        def record(self, step: int, values: dict[str, float]) -> None:
+            told.setdefault(step, {}).update(values)
+
+        def close(self) -> None:
+            told[0] = {}
+
+    def missing(name: str) -> Any:
+        raise ImportError(name)
+
+    monkeypatch.setattr(watching, "import_module", missing)
+    with pytest.raises(UsageError, match=r"wandb is not installed.*climp-bench\[tracking\]"):
+        train_small(str(tmp_path), scenes, 'run.watch=["wandb"]')
+    monkeypatch.setitem(watching._KNOWN, "tensorboard", Fake)
+    train_small(str(tmp_path), scenes, 'run.watch=["tensorboard"]')
+    assert 0 in told and told[12]["loss"] == metrics(tmp_path)[12]["loss"]
+    assert "short_recall@1" in told[12] and "held_out" not in told[12]
