@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,27 +13,28 @@ from climp_bench.cli import options as opt
 EMBEDDED_TRAIN, EMBEDDED_TEST, EMBEDDED_EPOCHS = 1024, 1000, 4
 FOLDER_EPOCHS = 30
 
+_Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="CIFAR-10, torchvision's folder or the hub's. Default: embedded scenes."),
+]
+_Epochs = Annotated[
+    int | None,
+    typer.Option("--epochs", min=1, help=f"Default: {EMBEDDED_EPOCHS}; with --data {FOLDER_EPOCHS}."),
+]
+_TrainImages = Annotated[int, typer.Option("--train-images", min=64, help="Embedded scenes to train on.")]
+_Fresh = Annotated[bool, typer.Option("--fresh/--resume", help="Run everything again / keep finished runs.")]
+
 
 def bias(
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", help="CIFAR-10, torchvision's folder or the hub's. Default: embedded scenes."),
-    ] = None,
+    data: _Data = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each kind.")] = 3,
-    epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", min=1, help=f"Default: {EMBEDDED_EPOCHS}; with --data {FOLDER_EPOCHS}."),
-    ] = None,
-    train_images: Annotated[
-        int, typer.Option("--train-images", min=64, help="Embedded scenes to train on.")
-    ] = EMBEDDED_TRAIN,
+    epochs: _Epochs = None,
+    train_images: _TrainImages = EMBEDDED_TRAIN,
     batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Images in a batch.")] = 32,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = 2e-3,
     out: opt.Out = Path("results/bias"),
     device: opt.Device = "auto",
-    fresh: Annotated[
-        bool, typer.Option("--fresh/--resume", help="Run everything again / keep finished runs.")
-    ] = False,
+    fresh: _Fresh = False,
     json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -50,7 +51,7 @@ def bias(
     """
     from dataclasses import asdict
 
-    from climp_bench.report.bias import HEAD, rows, write_bias
+    from climp_bench.report.bias import write_bias
     from climp_bench.train import bias as experiment
     from climp_bench.train.bias_data import embedded, from_folder
 
@@ -73,17 +74,20 @@ def bias(
     if json:
         console.print_json({"facts": facts, "runs": runs})
         return
+    _show(runs, f"{images.name}: {len(images.train_NHWC):,} images, {config.epochs} epochs")
+    if not quiet:
+        console.note("Means over seeds with 95% t intervals; accuracy in percent.", always=True)
+        console.note(f"Written: {', '.join(map(str, written))}", always=True)
+
+
+def _show(runs: list[dict[str, Any]], title: str) -> None:
     from rich.table import Table
 
-    table = Table(
-        title=f"{images.name}: {len(images.train_NHWC):,} images, {config.epochs} epochs",
-        title_justify="left",
-    )
+    from climp_bench.report.bias import HEAD, rows
+
+    table = Table(title=title, title_justify="left")
     for column in HEAD:
         table.add_column(column, justify="left" if column in ("tower", "patches") else "right")
     for row in rows(runs):
         table.add_row(*row, end_section=row[2].startswith("natural -"))
     console.print_table(table)
-    if not quiet:
-        console.note("Means over seeds with 95% t intervals; accuracy in percent.", always=True)
-        console.note(f"Written: {', '.join(map(str, written))}", always=True)

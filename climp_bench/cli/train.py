@@ -32,6 +32,12 @@ _InitImage = Annotated[
 _InitText = Annotated[
     str | None, typer.Option("--init-text", help="Checkpoint that the text tower starts from.")
 ]
+_Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder of the run. Default: the user's data folder.")
+]
+_Fresh = Annotated[
+    bool, typer.Option("--fresh/--resume", help="Start over / go on from the last checkpoint.")
+]
 
 
 def train(
@@ -53,13 +59,9 @@ def train(
     init_text: _InitText = None,
     recipe: _Recipe = None,
     changes: _Changes = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the run. Default: the user's data folder.")
-    ] = None,
+    out: _Out = None,
     device: opt.Device = "auto",
-    fresh: Annotated[
-        bool, typer.Option("--fresh/--resume", help="Start over / go on from the last checkpoint.")
-    ] = False,
+    fresh: _Fresh = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Train a dual encoder on the embedded scenes and put its weights into the local store.
