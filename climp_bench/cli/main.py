@@ -15,6 +15,7 @@ import typer
 from climp_bench import __version__
 from climp_bench.cli import console
 from climp_bench.cli.bench_kernels import bench_kernels
+from climp_bench.cli.ablation import ablation
 from climp_bench.cli.bias import bias
 from climp_bench.cli.cache import cache_app
 from climp_bench.cli.compare import compare
@@ -69,9 +70,11 @@ app.command()(reproduce)
 app.command()(compare)
 app.command()(train)
 app.command()(bias)
+app.command()(ablation)
 app.command()(bench_kernels)
 app.command()(doctor)
 app.command()(release_check)
+app.add_typer(scaling_app, name="scaling")
 app.add_typer(models_app, name="models")
 app.add_typer(data_app, name="data")
 app.add_typer(suites_app, name="suites")

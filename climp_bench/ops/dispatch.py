@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -63,14 +64,20 @@ def _numba(device: torch.device) -> tuple[bool, str]:
     """A probe for loops that numba compiles."""
     if device.type != "cpu":
         return False, "its loops are compiled for CPUs"
-    if importlib.util.find_spec("numba") is None:
+    if not _installed(importlib.util.find_spec, "numba"):
         return False, "numba is not installed: pip install numba"
     return True, "loops compiled by numba at their first call, kept on disk"
 
 
+@cache
+def _installed(find: Callable[[str], object], module: str) -> bool:
+    """Whether ``find`` finds a module; looked up once, because every call of an op asks."""
+    return find(module) is not None
+
+
 def _gpu(device: torch.device, package: str) -> str:
     """Why ``package``, whose kernels need a GPU of NVIDIA's Ampere or later, cannot run here, or nothing."""
-    if importlib.util.find_spec(package.replace("-", "_")) is None:
+    if not _installed(importlib.util.find_spec, package.replace("-", "_")):
         return f"{package} is not installed: pip install {package}"
     if device.type != "cuda":
         return "its kernels are compiled for GPUs"
@@ -85,7 +92,7 @@ def _gpu(device: torch.device, package: str) -> str:
 def _triton(device: torch.device) -> tuple[bool, str]:
     """A probe for kernels that Triton compiles, or interprets on a CPU when ``TRITON_INTERPRET`` is 1."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1" and device.type == "cpu"
-    if interpreted and importlib.util.find_spec("triton") is not None:
+    if interpreted and _installed(importlib.util.find_spec, "triton"):
         return True, "kernels interpreted by Triton for checking, slow"
     missing = _gpu(device, "triton")
     return not missing, missing or "fused kernels compiled by Triton at their first call"

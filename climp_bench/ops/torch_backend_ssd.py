@@ -9,8 +9,8 @@ from torch import Tensor
 from climp_bench.ops.torch_backend_scan import compute_dtype, no_autocast
 
 ONE_CHUNK, CPU_CHUNK = 128, 64
-"""On a CPU sequences of up to so many positions are one chunk, longer ones are cut shorter: the decays between
-positions grow with the square of a chunk and take longer than the matrix products."""
+"""On a CPU sequences of up to so many positions are one chunk, longer ones are cut shorter: the decays
+between positions grow with the square of a chunk and take longer than the matrix products."""
 
 
 def ssd(

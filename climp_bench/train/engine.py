@@ -45,6 +45,7 @@ def train_recipe(
     resume: bool = True,
     progress: Progress | None = None,
     pool_dir: Path | None = None,
+    spec: ModelSpec | None = None,
 ) -> Path:
     """Train a model as a recipe says, or go on training it. To be called in every process of the run.
 
@@ -56,6 +57,7 @@ def train_recipe(
         progress: what the first process reports to; by default a bar on a terminal, else lines.
         pool_dir: where scenes are drawn to and shards indexed, which runs can share; by default ``pool`` in
             ``out_dir``.
+        spec: trained in place of the catalogue's model of the recipe's name.
 
     Returns:
         The folder of the weights, as ``models.store.open_folder`` reads it.
@@ -67,7 +69,7 @@ def train_recipe(
         RankError: another process is lost.
         BackendError, DataError, UsageError, WeightsError: what the recipe names is not there.
     """
-    spec, device = find(recipe.model.name), pick_device(device)
+    spec, device = spec or find(recipe.model.name), pick_device(device)
     pool_dir = out_dir / "pool" if pool_dir is None else pool_dir
     check_data(recipe)
     with StopRequest() as stop, open_world(device, recipe.run.timeout_s) as world:

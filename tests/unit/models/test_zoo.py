@@ -17,7 +17,7 @@ from timm.data.naflex_transforms import patchify_image
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel, Mamba2Config, Mamba2Model, MambaConfig, MambaModel
 
-from climp_bench.embed import extract
+from climp_bench.embed import batches, extract
 from climp_bench.models.adapters import CatalogueEncoder
 from climp_bench.models.catalogue import MODELS, build, build_tower, describe, find
 from climp_bench.models.vit import pack_images
@@ -386,7 +386,7 @@ def test_where_padding_stands_changes_nothing(family: str) -> None:
 def test_batches_sorted_by_length_change_no_embedding(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract, "_CPU_TOKENS", 200)
+    monkeypatch.setattr(batches, "_CPU_TOKENS", 200)
     encoder = CatalogueEncoder(resolve(family, "micro"))
     caption = "a small red circle to the left of two large blue squares, and "
     texts = [(caption * 4)[i % 3 : 5 + 37 * i % 200] for i in range(24)]

@@ -1,0 +1,146 @@
+"""``climp-bench scaling``: scores against the number of training pairs, and against the size of the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from climp_bench.cli import ablation as shared
+from climp_bench.cli import options as opt
+from climp_bench.cli.ablation import Changes, Recipe, Seeds, Steps, SuiteName
+
+app = typer.Typer(
+    help="Scores against the number of training pairs, or the size of the image tower.", no_args_is_help=True
+)
+FAMILIES = ("climp-m1", "rope-vit")
+PAIRS = (256, 512, 1024, 2048)
+WIDTHS = (1, 2, 4)
+Families = Annotated[
+    list[str] | None,
+    typer.Option("--model", "-m", help=f"A family; repeat for more. Default: {', '.join(FAMILIES)}."),
+]
+FEW = (
+    "The law is fitted by least squares between logarithms, its interval by a bootstrap over runs; with a "
+    "handful of seeds that is too narrow rather than too wide."
+)
+
+
+@app.command("data")
+def data(
+    recipe: Recipe = None,
+    pairs: Annotated[
+        list[int] | None,
+        typer.Option("--pairs", min=2, help="Training pairs; repeat for each size. Default: 256 to 2,048."),
+    ] = None,
+    seeds: Seeds = 3,
+    changes: Changes = None,
+    model: Families = None,
+    suite: SuiteName = shared.SUITE,
+    data_root: opt.DataRoots = None,
+    out: opt.Out = Path("results/scaling"),
+    device: opt.Device = "auto",
+    fresh: opt.Fresh = False,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Train on more and more pairs, and fit a power law to the error: the paper's figure 4.
+
+    Of embedded scenes so many distinct pairs, for as many passes as the recipe says (or one); of other data
+    so many pairs are seen, once each. Stopped, even killed, the same command goes on where it was.
+
+    Examples:
+
+      climp-bench scaling data
+
+      climp-bench scaling data --recipe climp-cc12m --pairs 1000000 --pairs 3000000 --pairs 9000000
+    """
+    from climp_bench.report.experiment import table, write_experiment
+    from climp_bench.report.scaling import laws, plot_scaling
+    from climp_bench.run.experiment import make_trial, pairs_edits, refuse_repeats
+
+    families, sizes = model or list(FAMILIES), sorted(pairs or PAIRS)
+    refuse_repeats(families, "--model")
+    refuse_repeats(sizes, "--pairs")
+    name, width = recipe or "scaling-embedded", 2 if recipe is None else None
+    trials = [
+        make_trial(name, [*(changes or []), *pairs_edits(name, changes or [], n)], family, seed, point=n,
+                   width=width)
+        for family in families for n in sizes for seed in range(seeds)
+    ]  # fmt: skip
+    runs = shared.carry_out(
+        trials, suite, data_root, out, device, fresh, quiet or json, whole=recipe is not None
+    )
+    fitted = laws(runs)
+    told = [f"{model_}, {score}: {law}." for score, model_, law in fitted[1:]]
+    remarks = ([shared.SMALL] if width else []) + [shared.OVER, FEW]
+    facts = shared.common_facts(trials, suite)
+    plot_scaling(runs, "training pairs", out / "scaling-data.png")
+    written = write_experiment("scaling-data", runs, facts, out, point="pairs", remarks=[*told, *remarks])
+    tables = {"Scaling of the data": table(runs, "pairs"), "Fits, N in pairs": fitted}
+    written = [*written, out / "scaling-data.png"]
+    shared.show(runs, facts, tables, remarks, written, json=json, quiet=quiet)
+
+
+@app.command("model")
+def model_(
+    recipe: Recipe = None,
+    scale: Annotated[
+        list[str] | None,
+        typer.Option("--scale", help="With --recipe: a scale of the image tower; repeat for each."),
+    ] = None,
+    seeds: Seeds = 3,
+    steps: Steps = None,
+    changes: Changes = None,
+    model: Families = None,
+    suite: SuiteName = shared.SUITE,
+    data_root: opt.DataRoots = None,
+    out: opt.Out = Path("results/scaling"),
+    device: opt.Device = "auto",
+    fresh: opt.Fresh = False,
+    json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Train image towers of several sizes under one budget, the text tower as it is: the paper's table 7.
+
+    By default thumbnails of three widths. Stopped, even killed, the same command goes on where it was.
+
+    Examples:
+
+      climp-bench scaling model
+
+      climp-bench scaling model --recipe climp-cc12m --scale small --scale base --set data.path=/data/cc12m
+    """
+    from climp_bench.errors import UsageError
+    from climp_bench.models.catalogue import describe
+    from climp_bench.report.experiment import table, write_experiment
+    from climp_bench.report.scaling import laws, plot_scaling
+    from climp_bench.run.experiment import make_trial, refuse_repeats
+
+    if (recipe is None) == bool(scale):
+        remedy = "Name a --recipe and each --scale, or neither for the thumbnails."
+        raise UsageError("scales are of whole models, which need both", where="--scale", remedy=remedy)
+    families = model or list(FAMILIES)
+    refuse_repeats(families, "--model")
+    refuse_repeats(scale or [], "--scale")
+    name = recipe or "ablation-embedded"
+    edits = [*(changes or []), *shared.step_edits(name, changes or [], steps)]
+    levels: list[tuple[int | None, str | None]] = [(None, s) for s in scale or []] or [(w, None) for w in WIDTHS]
+    made = [
+        make_trial(name, edits, family, seed, width=width, scale=level)
+        for family in families for width, level in levels for seed in range(seeds)
+    ]  # fmt: skip
+    trials = [trial.at(describe(trial.spec).image) for trial in made]
+    runs = shared.carry_out(
+        trials, suite, data_root, out, device, fresh, quiet or json, whole=recipe is not None
+    )
+    fitted, facts = laws(runs), shared.common_facts(trials, suite)
+    told = [f"{family}, {score}: {law}." for score, family, law in fitted[1:]]
+    remarks = ([shared.SMALL] if recipe is None else []) + [shared.OVER, FEW]
+    plot_scaling(runs, "parameters of the image tower", out / "scaling-model.png")
+    column = "image parameters"
+    written = write_experiment("scaling-model", runs, facts, out, point=column, remarks=[*told, *remarks])
+    tables = {"Scaling of the image tower": table(runs, column), "Fits, N in image parameters": fitted}
+    written = [*written, out / "scaling-model.png"]
+    shared.show(runs, facts, tables, remarks, written, json=json, quiet=quiet)

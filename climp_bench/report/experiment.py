@@ -1,0 +1,205 @@
+"""Reports of experiments over trained models: ``ablation`` (CLIMP's table 8) and ``scaling`` (its table 7 and
+figure 4)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from climp_bench.errors import StoreError
+from climp_bench.files import write_text
+from climp_bench.metrics.seeds import t_interval
+from climp_bench.report.plots import COLOURS, MARKERS, save
+from climp_bench.report.tables import HEADLINE, LABELS
+
+Run = Mapping[str, Any]
+"""What ``run.experiment.run_trials`` returns of each trial."""
+Key = tuple[str, str]
+"""A task and a metric."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A score of one model: mean over seeds, in [0, 1].
+
+    Attributes:
+        mean, low, high: with one seed low and high are the score's own interval; None where there is none.
+        seeds, n: runs, and samples of each.
+        over: what the interval is over, ``seeds`` or ``samples``.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    seeds: int
+    n: int
+    over: str
+
+    def __str__(self) -> str:
+        mean = f"{100 * self.mean:.1f}"
+        if self.low is None or self.high is None:
+            return mean
+        return f"{mean} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+def keys(runs: Sequence[Run]) -> list[Key]:
+    """The main scores of each task."""
+    found = {
+        (s["task"], s["metric"]): None
+        for run in runs
+        for s in run["scores"]
+        if s["metric"] in HEADLINE.get(s["kind"], ())
+    }
+    return list(found)
+
+
+def heading(key: Key, runs: Sequence[Run]) -> str:
+    """Task, metric and what a guess scores, if known."""
+    task, metric = key
+    side, _, k = metric.partition("_retrieval_recall@")
+    name = f"{task} {side} R@{k}" if k else f"{task} {LABELS.get(metric, metric)}"
+    chance = next((s["chance"] for r in runs if (s := _score(r, key)) and s["chance"] is not None), None)
+    return name if chance is None else f"{name} (chance {100 * chance:.1f})"
+
+
+def cell(runs: Sequence[Run], key: Key) -> Cell | None:
+    """A score over runs with different seeds; None where no run has it."""
+    scores = [score for run in runs if (score := _score(run, key))]
+    if not scores:
+        return None
+    values = [score["value"] for score in scores]
+    mean, interval = sum(values) / len(values), t_interval(values)
+    if interval is None:
+        (one,) = scores
+        return Cell(mean, one["low"], one["high"], 1, one["n"], "samples")
+    return Cell(mean, interval.low, interval.high, len(values), scores[0]["n"], "seeds")
+
+
+def grouped(runs: Sequence[Run]) -> dict[tuple[str, int], list[Run]]:
+    """Runs of one model at one point, all seeds together."""
+    found: dict[tuple[str, int], list[Run]] = {}
+    for run in runs:
+        found.setdefault((run["family"], run["point"]), []).append(run)
+    return found
+
+
+def differences(runs: Sequence[Run]) -> list[list[str]]:
+    """Of an ablation: what the image tower changes with each text tower, in points, paired by seed.
+
+    First image tower named minus the other; a row a text tower: label, seeds, then each score.
+    """
+    images = list(dict.fromkeys(run["image"] for run in runs))
+    if len(images) != 2:
+        return []
+    rows = []
+    for text in dict.fromkeys(run["text"] for run in runs):
+        by_seed = {(r["image"], r["seed"]): r for r in runs if r["text"] == text}
+        seeds = sorted(s for i, s in by_seed if i == images[0] and (images[1], s) in by_seed)
+        if seeds:
+            cells = [_difference(by_seed, images, seeds, key) for key in keys(runs)]
+            rows.append([f"{images[0]} - {images[1]}", text, "", str(len(seeds)), *cells])
+    return rows
+
+
+def _difference(by_seed: Mapping[Any, Run], images: Sequence[str], seeds: Sequence[int], key: Key) -> str:
+    pairs = [[_score(by_seed[image, seed], key) for image in images] for seed in seeds]
+    values = [100 * (a["value"] - b["value"]) for a, b in pairs if a and b]
+    if not values:
+        return "-"
+    mean, interval = f"{sum(values) / len(values):+.1f}", t_interval(values)
+    return mean if interval is None else f"{mean} [{interval.low:+.1f}, {interval.high:+.1f}]"
+
+
+def table(runs: Sequence[Run], point: str = "") -> list[list[str]]:
+    """Head and rows: a row a model (and point), a column a main score, means with 95% intervals."""
+    scores = keys(runs)
+    head = ["image", "text", "parameters", *[point] * bool(point), "seeds"]
+    rows = [[*head, *(heading(key, runs) for key in scores)]]
+    for (_, place), own in grouped(runs).items():
+        first = own[0]
+        facts = [first["image"], first["text"], f"{first['parameters']:,}", *[f"{place:,}"] * bool(point)]
+        rows.append([*facts, str(len(own)), *(str(cell(own, key) or "-") for key in scores)])
+    return rows if point else rows + differences(runs)
+
+
+def write_experiment(
+    name: str, runs: Sequence[Run], facts: Mapping[str, Any], out: Path, *,
+    point: str = "", remarks: Sequence[str] = (),
+) -> list[Path]:  # fmt: skip
+    """Write ``NAME.md``, ``.csv`` and ``.json`` to ``out``; their paths.
+
+    Args:
+        name: of the experiment, and of the picture ``NAME.png`` that the page shows.
+        runs: all of them.
+        facts: what they have in common.
+        out: folder.
+        point: what varies beside the model.
+        remarks: said under the table.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    rows = table(runs, point)
+    lines = [f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]]
+    said = [line for remark in remarks for line in ("", remark)]
+    settings = [f"- {key}: {value}" for key, value in facts.items()]
+    title = name.replace("-", " ").capitalize()
+    text = [f"# {title}", "", *lines, *said, "", f"![{title}]({name}.png)", "", *settings]
+    page, sheet, numbers = (out / f"{name}{suffix}" for suffix in (".md", ".csv", ".json"))
+    write_text(page, "\n".join(text) + "\n", StoreError)
+    write_text(sheet, _csv(runs), StoreError)
+    plain = {"facts": dict(facts), "remarks": list(remarks), "runs": list(runs)}
+    write_text(numbers, json.dumps(plain, indent=1) + "\n", StoreError)
+    return [page, sheet, numbers]
+
+
+def _csv(runs: Sequence[Run]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    head = ["family", "image", "text", "parameters", "image_parameters", "point", "pairs", "seeds"]
+    writer.writerow([*head, "task", "metric", "n", "mean", "low", "high", "interval_over"])
+    for own in grouped(runs).values():
+        for key in keys(runs):
+            if found := cell(own, key):
+                facts = [own[0][name] for name in head[:-1]]
+                writer.writerow([*facts, found.seeds, *key, found.n, found.mean, found.low, found.high,
+                                 found.over])  # fmt: skip
+    return buffer.getvalue()
+
+
+def plot_ablation(runs: Sequence[Run], path: Path) -> None:
+    """A panel a score, a row a pair of towers, a dot its mean with its interval.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    groups, scores = list(grouped(runs).values()), keys(runs)
+    figure = Figure(figsize=(2.2 + 2.4 * len(scores), 1.2 + 0.35 * len(groups)), layout="constrained")
+    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    images = list(dict.fromkeys(run["image"] for run in runs))
+    for axes, key in zip(panels, scores, strict=True):
+        for row, own in enumerate(groups):
+            if found := cell(own, key):
+                k = images.index(own[0]["image"])
+                low, high = (found.mean if side is None else side for side in (found.low, found.high))
+                reach = [[100 * (found.mean - low)], [100 * (high - found.mean)]]
+                axes.errorbar(
+                    [100 * found.mean], [row], xerr=reach, fmt=MARKERS[k], color=COLOURS[k], markersize=5
+                )
+        axes.set_title(heading(key, runs).replace(" (", "\n("), fontsize=8)
+        axes.set_xlabel("percent", fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(groups)), [f"{g[0]['image']}, {g[0]['text']}" for g in groups], fontsize=8)
+    panels[0].set_ylim(len(groups) - 0.5, -0.5)
+    save(figure, path)
+
+
+def _score(run: Run, key: Key) -> Mapping[str, Any] | None:
+    return next((s for s in run["scores"] if (s["task"], s["metric"]) == key), None)

@@ -1,0 +1,231 @@
+"""Experiments that train many models alike and score each: ``ablation`` and ``scaling``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from climp_bench.errors import ClimpError, TrainingError, UsageError
+from climp_bench.files import write_text
+from climp_bench.models.adapters import CatalogueEncoder, pick_device
+from climp_bench.models.catalogue import describe, find
+from climp_bench.models.spec import ModelSpec
+from climp_bench.models.store import open_folder
+from climp_bench.models.weights import Choice
+from climp_bench.results import Problem, RunRecord
+from climp_bench.run.execute import execute
+from climp_bench.run.plan import Settings, make_plan
+from climp_bench.suite import Suite
+from climp_bench.train import Progress, Quiet, recipe
+from climp_bench.train import spread_checkpoint as checkpoint
+from climp_bench.train.engine import train_recipe
+from climp_bench.train.thumbnail import thumbnail
+
+PAIRS = ("climp-m1", "climp-m2", "climp-llama", "rope-vit-m1", "rope-vit-m2", "rope-vit")
+"""Two image towers by three text towers."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One model to train and score.
+
+    Attributes:
+        family: the pair of towers, as the catalogue calls it.
+        point: what the experiment varies beside it (pairs, or the size of the image tower), or 0.
+        recipe: of the training; its ``run.seed`` is the trial's.
+        spec: what is trained.
+    """
+
+    family: str
+    point: int
+    recipe: recipe.Recipe
+    spec: ModelSpec
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        point = f", {self.point:,}" if self.point else ""
+        return f"{self.family}{point}, seed {self.recipe.run.seed}"
+
+    def at(self, point: int) -> Trial:
+        """The same at another point."""
+        return replace(self, point=point)
+
+
+def make_trial(
+    name: str, changes: Sequence[str], family: str, seed: int, *, point: int = 0,
+    width: int | None = None, scale: str | None = None,
+) -> Trial:  # fmt: skip
+    """A trial by a recipe.
+
+    Args:
+        name: of the recipe, or its path.
+        changes: to the recipe, ``key=value``.
+        family: what is trained, at ``scale``, or else at the scale of the recipe's model.
+        seed: of the weights and the order of samples.
+        point: see ``Trial``.
+        width: take the thumbnail of the model, of this width.
+        scale: another than the recipe's.
+
+    Raises:
+        UsageError: there is no such recipe or model, or no thumbnail of it.
+    """
+    scale = scale or recipe.load(name, changes).model.name.partition("@")[2] or None
+    spec = find(family, scale)
+    made = recipe.load(name, [*changes, f"model.name={spec.name}", f"run.seed={seed}"])
+    return Trial(family, point, made, spec if width is None else thumbnail(spec, width))
+
+
+def pairs_edits(name: str, changes: Sequence[str], pairs: int) -> list[str]:
+    """The changes to a recipe that make it train on so many pairs: see ``climp-bench scaling data``.
+
+    Raises:
+        UsageError: there is no such recipe, or not one batch of pairs.
+    """
+    loaded = recipe.load(name, changes)
+    if pairs < loaded.budget.batch_size:
+        raise UsageError(
+            f"{pairs} pairs are no batch of {loaded.budget.batch_size}", where="--pairs",
+            remedy="Ask for more, or --set budget.batch_size.",
+        )  # fmt: skip
+    if loaded.data.source != "scenes":
+        return [f"budget.samples={pairs}"]
+    return [f"data.pool_size={pairs}", f"budget.epochs={loaded.budget.epochs or 1}"]
+
+
+def run_trials(
+    trials: Sequence[Trial], suite: Suite, out: Path, device: str = "auto", *,
+    data_roots: tuple[Path, ...] = (), fresh: bool = False, watcher: Any,
+    report: Callable[[str], None] = lambda what: None, progress: Callable[[], Progress] = Quiet,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Train and score every trial that ``out`` has no result of, one after the other.
+
+    Args:
+        trials: what to train.
+        suite: what each is scored on.
+        out: gets ``runs/FAMILY-POINT-SEED-DIGEST/`` with ``result.json``, weights and records; the digest is
+            of recipe, towers and suite. A run that was stopped goes on from its checkpoint, which goes once
+            the result is there. ``pool`` holds drawn scenes.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        data_roots: folders with the suite's data sets.
+        fresh: run everything again.
+        watcher: of the evaluations, as ``run.execute`` takes one.
+        report: told of each trial that is done.
+        progress: makes what a training reports to.
+
+    Returns:
+        ``family``, ``image``, ``text``, ``point``, ``seed``, ``parameters``, ``image_parameters``, ``pairs``
+        and ``scores`` of each, a score as ``task``, ``kind``, ``metric``, ``value``, ``low``, ``high``, ``n``,
+        ``chance``.
+
+    Raises:
+        ClimpError: of training (``TrainingStopped`` after a checkpoint), or what made an evaluation fail.
+    """
+    device = pick_device(device)
+    small = all(trial.spec.family.startswith(f"{trial.family}-thumbnail") for trial in trials)
+    found = []
+    for trial in trials:
+        folder = out / "runs" / f"{trial.family}-{trial.point}-{trial.recipe.run.seed}-{_digest(trial, suite)}"
+        kept = folder / "result.json"
+        if fresh and folder.exists():
+            shutil.rmtree(folder)
+        if not kept.is_file():
+            settings = Settings(out=folder, cache=folder / "embeddings", data_roots=data_roots)
+            with _one_thread(small):
+                weights = train_recipe(
+                    trial.recipe, folder, device, True, progress(), out / "pool", spec=trial.spec
+                )
+                records = _scores(trial, weights, suite, settings, device, watcher)
+            result = _result(trial, folder, records)
+            write_text(kept, json.dumps(result, indent=1) + "\n", TrainingError)
+            checkpoint.discard(folder / "checkpoints")
+            shutil.rmtree(folder / "embeddings", ignore_errors=True)
+        found.append(_read(kept))
+        report(trial.label)
+    return found
+
+
+@contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """Thumbnails are too small to be shared by cores; where others use them too, sharing costs tenfold."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if wanted else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _digest(trial: Trial, suite: Suite) -> str:
+    towers = [
+        [type(part).__name__, asdict(part)]
+        for part in (trial.spec.image, trial.spec.text, trial.spec.preprocess)
+    ]
+    described = [trial.recipe.resolved(), towers, trial.spec.embed_dim, suite.model_dump(mode="json")]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _scores(
+    trial: Trial, weights: Path, suite: Suite, settings: Settings, device: str, watcher: Any
+) -> list[RunRecord]:
+    """All scores. Raises what made one fail."""
+    encoder = CatalogueEncoder(Choice(trial.spec, open_folder(weights), "trained here"), device)
+    records = execute(make_plan([encoder], [suite]), settings, watcher).records
+    for record in records:
+        if record.status == "failed":
+            problem = record.error or Problem(what="an evaluation failed")
+            remedy = problem.remedy or "Mend that and run the same command again: it goes on."
+            raise ClimpError(problem.what, where=f"{trial.label}: {record.task}", remedy=remedy)
+    return records
+
+
+def _result(trial: Trial, folder: Path, records: Sequence[RunRecord]) -> dict[str, Any]:
+    size, image, text = describe(trial.spec), *_towers(trial.spec)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = max(line["step"] for line in lines)
+    scores = [
+        {
+            "task": r.task, "kind": r.kind, "metric": r.metric, "value": r.value, "n": r.n_evaluated,
+            "low": r.interval.low if r.interval else None, "high": r.interval.high if r.interval else None,
+            "chance": r.extra.get("chance"),
+        }
+        for r in records
+        if r.value is not None
+    ]  # fmt: skip
+    return {
+        "family": trial.family, "image": image, "text": text, "point": trial.point,
+        "seed": trial.recipe.run.seed, "parameters": size.total, "image_parameters": size.image,
+        "pairs": steps * trial.recipe.budget.batch_size, "scores": scores,
+    }  # fmt: skip
+
+
+def _towers(spec: ModelSpec) -> tuple[str, str]:
+    names = {"RopeVit": "RoPE-ViT", "Mamba1": "Mamba-1", "Mamba2": "Mamba-2", "LlamaText": "LLaMA"}
+    plain = (type(part).__name__.removesuffix("Config") for part in (spec.image, spec.text))
+    image, text = (names.get(name, name) for name in plain)
+    return image, text
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text())
+        if not isinstance(result["scores"], list):
+            raise TypeError("no scores")
+    except (OSError, ValueError, TypeError, KeyError) as fault:
+        remedy = "Delete it, and it is made again."
+        raise TrainingError(f"not a result that was kept ({fault})", where=str(path), remedy=remedy) from fault
+    return dict(result)
+
+
+def refuse_repeats(values: Sequence[object], option: str) -> None:
+    """Raise ``UsageError`` where an option names the same thing twice."""
+    if len(set(values)) < len(values):
+        raise UsageError("the same is named twice", where=option, remedy="Name each once.")
