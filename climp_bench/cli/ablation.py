@@ -45,7 +45,7 @@ def ablation(
     changes: Changes = None,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", help="A family; repeat for more. Default: two image by three text towers."),
+        typer.Option("--model", "-m", help="A family; repeat for more. Default: two image by three text."),
     ] = None,
     suite: SuiteName = SUITE,
     data_root: opt.DataRoots = None,
@@ -64,7 +64,7 @@ def ablation(
 
       climp-bench ablation
 
-      climp-bench ablation --recipe climp-cc12m --set data.path=/data/cc12m --suite clip-bench-31 --out ablation
+      climp-bench ablation --recipe climp-cc12m --set data.path=/data/cc12m --suite clip-bench-31
     """
     from climp_bench.report.experiment import plot_ablation, table, write_experiment
     from climp_bench.run.experiment import PAIRS, make_trial, refuse_repeats
@@ -91,8 +91,8 @@ def step_edits(name: str, changes: Sequence[str], steps: int | None) -> list[str
 
 
 def carry_out(
-    trials: Sequence[Trial], suite: str, data_roots: Sequence[Path] | None, out: Path, device: str, fresh: bool,
-    quiet: bool, *, whole: bool,
+    trials: Sequence[Trial], suite: str, data_roots: Sequence[Path] | None, out: Path, device: str,
+    fresh: bool, quiet: bool, *, whole: bool,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Run the trials with a bar: of trials, or for whole models of each one's steps."""
     from climp_bench.run.experiment import run_trials
@@ -110,7 +110,7 @@ def carry_out(
 
 @contextmanager
 def told(total: int, quiet: bool, whole: bool) -> Iterator[Callable[[str], None]]:
-    """A function to tell of each trial that is done: a bar, or lines where each trial has a bar of its own."""
+    """A function to tell of each trial that is done: by a bar, or lines where each has a bar of its own."""
     if whole and not quiet:
         yield lambda label: console.note(f"Done: {label}", always=True)
         return

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from climp_bench.results import Problem, RunRecord
     from climp_bench.run.efficiency_plan import CellOutcome
 
-BUDGET_S = {"cpu": 35.0, "cuda": 20.0, "meta": 0.0}
+BUDGET_S = {"cpu": 25.0, "cuda": 20.0, "meta": 0.0}
 ROUNDS = {"cpu": 1, "cuda": 2, "meta": 1}
 BASELINE = "rope-vit"
 SHOWN = ("GMACs", "peak memory", "retained after", "latency at batch 1, ms (median)", "images/s", "texts/s")
@@ -45,7 +45,7 @@ Batches = Annotated[
 ]
 Budget = Annotated[
     float | None,
-    typer.Option("--budget", min=0.1, help="Seconds of a cell for its passes. Default: 35, on a GPU 20."),
+    typer.Option("--budget", min=0.1, help="Seconds of a cell for its passes. Default: 25, on a GPU 20."),
 ]
 Rounds = Annotated[
     int | None,

@@ -14,8 +14,8 @@ import typer
 
 from climp_bench import __version__
 from climp_bench.cli import console
-from climp_bench.cli.bench_kernels import bench_kernels
 from climp_bench.cli.ablation import ablation
+from climp_bench.cli.bench_kernels import bench_kernels
 from climp_bench.cli.bias import bias
 from climp_bench.cli.cache import cache_app
 from climp_bench.cli.compare import compare
@@ -33,6 +33,7 @@ from climp_bench.cli.report import report
 from climp_bench.cli.reproduce import reproduce
 from climp_bench.cli.resolution import resolution
 from climp_bench.cli.results import results_app
+from climp_bench.cli.scaling import app as scaling_app
 from climp_bench.cli.similarity import similarity
 from climp_bench.cli.suites import suites_app
 from climp_bench.cli.train import train

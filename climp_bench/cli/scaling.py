@@ -73,13 +73,12 @@ def data(
         trials, suite, data_root, out, device, fresh, quiet or json, whole=recipe is not None
     )
     fitted = laws(runs)
-    told = [f"{model_}, {score}: {law}." for score, model_, law in fitted[1:]]
     remarks = ([shared.SMALL] if width else []) + [shared.OVER, FEW]
     facts = shared.common_facts(trials, suite)
-    plot_scaling(runs, "training pairs", out / "scaling-data.png")
-    written = write_experiment("scaling-data", runs, facts, out, point="pairs", remarks=[*told, *remarks])
+    said, picture = [*in_words(fitted), *remarks], out / "scaling-data.png"
+    plot_scaling(runs, "training pairs", picture)
+    written = [*write_experiment("scaling-data", runs, facts, out, point="pairs", remarks=said), picture]
     tables = {"Scaling of the data": table(runs, "pairs"), "Fits, N in pairs": fitted}
-    written = [*written, out / "scaling-data.png"]
     shared.show(runs, facts, tables, remarks, written, json=json, quiet=quiet)
 
 
@@ -126,21 +125,25 @@ def model_(
     refuse_repeats(scale or [], "--scale")
     name = recipe or "ablation-embedded"
     edits = [*(changes or []), *shared.step_edits(name, changes or [], steps)]
-    levels: list[tuple[int | None, str | None]] = [(None, s) for s in scale or []] or [(w, None) for w in WIDTHS]
+    levels: list[tuple[int | None, str | None]] = [(None, level) for level in scale or []]
+    levels = levels or [(width, None) for width in WIDTHS]
     made = [
         make_trial(name, edits, family, seed, width=width, scale=level)
         for family in families for width, level in levels for seed in range(seeds)
     ]  # fmt: skip
     trials = [trial.at(describe(trial.spec).image) for trial in made]
-    runs = shared.carry_out(
-        trials, suite, data_root, out, device, fresh, quiet or json, whole=recipe is not None
-    )
+    silent = quiet or json
+    runs = shared.carry_out(trials, suite, data_root, out, device, fresh, silent, whole=recipe is not None)
     fitted, facts = laws(runs), shared.common_facts(trials, suite)
-    told = [f"{family}, {score}: {law}." for score, family, law in fitted[1:]]
     remarks = ([shared.SMALL] if recipe is None else []) + [shared.OVER, FEW]
-    plot_scaling(runs, "parameters of the image tower", out / "scaling-model.png")
-    column = "image parameters"
-    written = write_experiment("scaling-model", runs, facts, out, point=column, remarks=[*told, *remarks])
+    column, picture = "image parameters", out / "scaling-model.png"
+    plot_scaling(runs, "parameters of the image tower", picture)
+    said = [*in_words(fitted), *remarks]
+    written = [*write_experiment("scaling-model", runs, facts, out, point=column, remarks=said), picture]
     tables = {"Scaling of the image tower": table(runs, column), "Fits, N in image parameters": fitted}
-    written = [*written, out / "scaling-model.png"]
     shared.show(runs, facts, tables, remarks, written, json=json, quiet=quiet)
+
+
+def in_words(fitted: list[list[str]]) -> list[str]:
+    """The table of laws, head first, as sentences."""
+    return [f"{family}, {score}: {law}." for score, family, law in fitted[1:]]

@@ -1,4 +1,4 @@
-"""Curves of ``climp-bench scaling``: power laws through the errors of runs of several sizes (CLIMP's figure 4)."""
+"""Curves of ``climp-bench scaling``: power laws through the errors of several sizes (CLIMP's figure 4)."""
 
 from __future__ import annotations
 
@@ -104,6 +104,10 @@ def plot_scaling(runs: Sequence[Run], label: str, path: Path, x: str = "point") 
                     x_L, *(100 * (1 - edge) for edge in band), color=COLOURS[k], alpha=0.15, linewidth=0
                 )
         axes.set_xscale("log")
+        ticks = sorted({n for curve in found for n in curve.x_K})
+        axes.set_xticks(ticks if len(ticks) < 6 else [ticks[0], ticks[-1]], minor=False)
+        axes.minorticks_off()
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_title(heading(key, runs).replace(" (", "\n("), fontsize=8)
         axes.set_xlabel(label, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)

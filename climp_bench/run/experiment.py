@@ -123,8 +123,8 @@ def run_trials(
 
     Returns:
         ``family``, ``image``, ``text``, ``point``, ``seed``, ``parameters``, ``image_parameters``, ``pairs``
-        and ``scores`` of each, a score as ``task``, ``kind``, ``metric``, ``value``, ``low``, ``high``, ``n``,
-        ``chance``.
+        and ``scores`` of each; a score as ``task``, ``kind``, ``metric``, ``value``, ``low``, ``high``,
+        ``n``, ``chance``.
 
     Raises:
         ClimpError: of training (``TrainingStopped`` after a checkpoint), or what made an evaluation fail.
@@ -133,7 +133,9 @@ def run_trials(
     small = all(trial.spec.family.startswith(f"{trial.family}-thumbnail") for trial in trials)
     found = []
     for trial in trials:
-        folder = out / "runs" / f"{trial.family}-{trial.point}-{trial.recipe.run.seed}-{_digest(trial, suite)}"
+        folder = (
+            out / "runs" / f"{trial.family}-{trial.point}-{trial.recipe.run.seed}-{_digest(trial, suite)}"
+        )
         kept = folder / "result.json"
         if fresh and folder.exists():
             shutil.rmtree(folder)
@@ -221,7 +223,9 @@ def _read(path: Path) -> dict[str, Any]:
             raise TypeError("no scores")
     except (OSError, ValueError, TypeError, KeyError) as fault:
         remedy = "Delete it, and it is made again."
-        raise TrainingError(f"not a result that was kept ({fault})", where=str(path), remedy=remedy) from fault
+        raise TrainingError(
+            f"not a result that was kept ({fault})", where=str(path), remedy=remedy
+        ) from fault
     return dict(result)
 
 

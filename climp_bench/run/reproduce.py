@@ -57,6 +57,7 @@ class Stage:
 _LENGTHS = tuple(word for n in (16, 32, 64, 128) for word in ("--max-tokens", str(n)))
 _SMALL = ("--res", "64,96,128")
 _ONE_IMAGE = "an image and a caption of yours: climp-bench similarity IMAGE CAPTION"
+_TRAINING = "training data, and GPUs for days: climp-bench {} --set data.path=DIR"
 STAGES = (
     Stage(
         "zeroshot", "Tables 1, 9, 10", "zero-shot", ("zeroshot",),
@@ -81,8 +82,18 @@ STAGES = (
         "efficiency", "Figure 3", "efficiency", ("efficiency", *_SMALL, "--budget", "3"),
         ("efficiency", "--res", "224..896"),
     ),
-    Stage("scaling", "Table 7, Figure 4", "scaling", ("scaling", "model"), ("scaling", "model")),
-    Stage("ablation", "Table 8", "ablation of the pairs", ("ablation",), ("ablation",)),
+    Stage(
+        "scaling-model", "Table 7", "size of the image tower", ("scaling", "model"), ("scaling", "model"),
+        {"paper": _TRAINING.format("scaling model --recipe climp-cc12m --scale small --scale base")},
+    ),
+    Stage(
+        "scaling-data", "Figure 4", "number of training pairs", ("scaling", "data"), ("scaling", "data"),
+        {"paper": _TRAINING.format("scaling data --recipe climp-cc12m --pairs N")},
+    ),
+    Stage(
+        "ablation", "Table 8", "ablation of the pairs", ("ablation",), ("ablation",),
+        {"paper": _TRAINING.format("ablation --recipe climp-cc12m")},
+    ),
     Stage(
         "bias", "Table 14, Figure 6", "spatial bias", ("bias",), ("bias",),
         {"paper": "a folder of CIFAR-10: climp-bench bias --data DIR"},

@@ -1,4 +1,4 @@
-"""Towers of a few ten thousand parameters, of the same kinds as a model's own: for experiments that train many."""
+"""Towers of some ten thousand parameters, of the kinds of a model's own: for experiments that train many."""
 
 from __future__ import annotations
 

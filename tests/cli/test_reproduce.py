@@ -16,7 +16,7 @@ FEW = 'schema = 1\nname = "few"\n[[task]]\ndataset = "scenes-shape"\nn = 12\n'
 
 
 def test_the_plan_says_what_runs_and_what_is_missing(tmp_path: Path) -> None:
-    only = ("--only", "table 2", "--only", "scaling", "--only", "similarity", "--only", "table 6")
+    only = ("--only", "table 2", "--only", "figure 4", "--only", "similarity", "--only", "table 6")
     folders = ("--out", str(tmp_path / "reports"), "--cache", str(tmp_path / "cache"))
     call = ["reproduce", *only, "--model", "climp-m1", *folders]
     done = CliRunner().invoke(app, [*call, "--offline", "--json"])
@@ -25,6 +25,7 @@ def test_the_plan_says_what_runs_and_what_is_missing(tmp_path: Path) -> None:
     here, paper = plans["embedded"], plans["paper"]
     assert here["ood"]["state"] == "can run" and here["ood"]["takes"]["seconds"] > 0
     assert here["similarity"]["state"] == "by hand"
+    assert here["scaling-data"]["state"] == "can run" and paper["scaling-data"]["state"] == "by hand"
     assert paper["ood"]["state"] == paper["geometry"]["state"] == "cannot run"
     assert any("climp-m1@base" in why for why in paper["geometry"]["takes"]["why"])
     online = CliRunner().invoke(app, [*call, "--paper", "--device", "cpu"])

@@ -13,7 +13,9 @@ BUDGET = ["budget.samples=64", "budget.batch_size=8"]
 
 
 def test_every_shipped_recipe_is_valid_and_names_a_model() -> None:
-    assert set(recipe.available()) == {"climp-cc12m", "scenes-micro"}
+    assert set(recipe.available()) == {
+        "climp-cc12m", "scenes-micro", "ablation-embedded", "scaling-embedded",
+    }  # fmt: skip
     for name in recipe.available():
         loaded = recipe.load(name)
         assert loaded.name == name
