@@ -71,7 +71,12 @@ def test_preferences_nest_end_and_leave_other_ops_alone() -> None:
     [
         ("tochr", "climp-m1", UsageError, "Did you mean 'torch'"),
         ("ss2=torch", "climp-m1", UsageError, "Did you mean 'ss2d'"),
-        ("numba", "climp-m2", UsageError, "ssd: there is no backend 'numba' of this op. It has: auto, triton, torch"),
+        (
+            "numba",
+            "climp-m2",
+            UsageError,
+            "ssd: there is no backend 'numba' of this op. It has: auto, triton, torch",
+        ),
         ("selective_scan=mamba-ssm", "climp-m1", BackendError, "cannot run on cpu"),
         ("meta", "climp-m1", BackendError, "it computes nothing"),
         ("torch", "rope-vit", UsageError, "no model that was named has a state-space operator"),
