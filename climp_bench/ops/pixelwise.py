@@ -19,7 +19,7 @@ from climp_bench.ops.ss2d import ss2d
 from climp_bench.ops.torch_backend_scan import records_gradient
 
 HIDDEN_BYTES = 32 << 20
-"""Of an MLP's hidden layer at a time: what the second-level cache of a GPU holds, so that it is not spilt."""
+"""Of an MLP's hidden layer at a time: bounds the peak of memory, for 2% of the time (design/kernels.md)."""
 
 
 def is_fused(x: Tensor, parameters: Iterable[Tensor]) -> bool:

@@ -18,7 +18,7 @@ walks of a launch: all four, or the two of an axis. Offsets inside an image fit 
 import triton
 import triton.language as tl
 
-from climp_bench.ops.triton_common import INTERPRETED, LOG2E, fast_log2, fold_tile, softplus
+from climp_bench.ops.triton_common import INTERPRETED, LOG2E, fast_log2, fold_tile, halves, softplus
 
 LN2 = tl.constexpr(0.6931471805599453)
 DIRECTIONS = tl.constexpr(4)
@@ -178,12 +178,6 @@ def steps(
 
 
 @triton.jit
-def pairs(tile_TX: tl.tensor, T: tl.constexpr, X: tl.constexpr) -> tl.tensor:
-    """The even and the odd rows of a tile, (T / 2, X) each."""
-    return tl.split(tl.permute(tl.reshape(tile_TX, (T // 2, 2, X)), (0, 2, 1)))
-
-
-@triton.jit
 def interleave(even: tl.tensor, odd: tl.tensor, T: tl.constexpr, X: tl.constexpr) -> tl.tensor:
     """The tile (T, X) of these even and odd rows."""
     return tl.reshape(tl.permute(tl.join(even, odd), (0, 2, 1)), (T, X))
@@ -202,8 +196,8 @@ def enter_rows(
     if T == 1:
         leaving_1X = decay_TX * state_1X + value_TX
     else:
-        decay, next_decay = pairs(decay_TX, T, X)
-        value, next_value = pairs(value_TX, T, X)
+        decay, next_decay = halves(decay_TX, T, X, False)
+        value, next_value = halves(value_TX, T, X, False)
         both = next_decay * value + next_value
         first, leaving_1X = enter_rows(decay * next_decay, both, state_1X, T // 2, X)
         ahead = interleave(first, decay * first + value, T, X)
@@ -215,8 +209,8 @@ def pass_tile(
     decay_TX: tl.tensor, value_TX: tl.tensor, state_1X: tl.tensor, T: tl.constexpr, X: tl.constexpr
 ) -> tl.tensor:
     """As ``enter_rows``, but the state after every row."""
-    decay, next_decay = pairs(decay_TX, T, X)
-    value, next_value = pairs(value_TX, T, X)
+    decay, next_decay = halves(decay_TX, T, X, False)
+    value, next_value = halves(value_TX, T, X, False)
     both = next_decay * value + next_value
     first, leaving_1X = enter_rows(decay * next_decay, both, state_1X, T // 2, X)
     then = decay * first + value
