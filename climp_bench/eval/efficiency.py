@@ -1,28 +1,20 @@
-"""What a tower costs at a size: counted from shapes, and measured in a process of its own."""
+"""What a tower costs at a size: counted from shapes, or measured by processes of its own."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import climp_bench
+from climp_bench.eval.cell_process import COMMAND, CellProcess
 from climp_bench.eval.measuring import Job, Measurement
 from climp_bench.models.counting import TowerCost, count_image, count_text
 from climp_bench.models.spec import ModelSpec
 
-START_UP_S = 300.0
-"""How long a cell may take to start, build its tower and, besides its budget, make one pass."""
-COMPILING_S = 900.0
-"""How much longer if the tower is compiled."""
-COMMAND = (sys.executable, "-m", "climp_bench.eval.measuring")
+NO_WORKSPACE = {"CUBLAS_WORKSPACE_CONFIG": ":0:0"}
+"""With these in the environment, cuBLAS keeps no workspace between products."""
 
 
 @dataclass(frozen=True)
@@ -110,82 +102,64 @@ def _count(config: Any, tower: str, size: int) -> TowerCost:
     return count_image(config, (size, size)) if tower == "image" else count_text(config, size)
 
 
-def measure(
-    cell: Cell,
-    conditions: Conditions,
-    *,
-    part: str = "all",
-    batches: tuple[int, ...] | None = None,
-    command: Sequence[str] = COMMAND,
-    timeout_s: float | None = None,
-) -> Measurement:
-    """Measure a cell in a fresh process. Whatever happens to that process is in the result.
+class CellMeter:
+    """The processes that measure one cell: its own, and on a GPU a second that measures memory alone.
+
+    The second has no cuBLAS workspace, to tell that part of the memory apart. Where several cells are to be
+    compared, each ``make_ready`` (start, build, compile) may run while others do; what is measured may not.
 
     Args:
         cell: what to measure.
         conditions: how.
-        part: see ``Job``.
-        batches: in place of those of ``conditions``.
-        command: what runs the job: JSON in, JSON out.
-        timeout_s: when to give it up; by default a generous time to start, and the budget.
+        command: see ``CellProcess``.
+        limit_s: see ``CellProcess``.
+        environment: variables to set for the processes.
     """
-    job = Job(
-        model=cell.spec.name,
-        tower=cell.tower,
-        size=cell.size,
-        device=conditions.device,
-        dtype=conditions.dtype,
-        compiled=cell.compiled,
-        batches=batches or conditions.batches,
-        budget_s=conditions.budget_s,
-        part=part,
-        seed=conditions.seed,
-    )
-    result = _run(job, command, timeout_s or START_UP_S + 2 * job.budget_s + COMPILING_S * cell.compiled)
-    if part == "all" and job.device == "cuda" and not cell.compiled and not result.problem:
-        _add_without_workspace(result, job, command)
-    return result
+
+    def __init__(
+        self, cell: Cell, conditions: Conditions, command: Sequence[str] = COMMAND,
+        limit_s: float | None = None, environment: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        self.job = Job(
+            model=cell.spec.name, tower=cell.tower, size=cell.size, device=conditions.device,
+            dtype=conditions.dtype, compiled=cell.compiled, batches=conditions.batches,
+            budget_s=conditions.budget_s, seed=conditions.seed,
+        )  # fmt: skip
+        self._own = CellProcess(self.job, command, environment, limit_s)
+        self._bare: CellProcess | None = None
+        if conditions.device == "cuda" and not cell.compiled:
+            self._bare = CellProcess(self.job, command, {**(environment or {}), **NO_WORKSPACE}, limit_s)
+
+    def make_ready(self, batches: tuple[int, ...] | None = None) -> None:
+        """Begin to start, build and compile for batch 1 and ``batches``; ``is_ready`` waits for it."""
+        self._own.ask("ready", batches)
+
+    def is_ready(self) -> Measurement:
+        """Wait until nothing runs any more; with what went wrong, if anything."""
+        return self._own.answer()
+
+    def measure(self, part: str = "all", batches: tuple[int, ...] | None = None) -> Measurement:
+        """Measure a part (see ``Job``), with batch sizes in place of those of the conditions."""
+        self._own.ask(part, batches)
+        result = self._own.answer()
+        if self._bare and part == "all" and not result.problem:
+            self._bare.ask("memory")
+            _add_bare(result, self._bare.answer())
+            self._bare.close()
+            self._bare = None
+        return result
+
+    def close(self) -> None:
+        """End the processes."""
+        self._own.close()
+        if self._bare:
+            self._bare.close()
 
 
-def _add_without_workspace(result: Measurement, job: Job, command: Sequence[str]) -> None:
-    """The memory again in a process whose cuBLAS keeps no workspace, to tell its part apart."""
-    job = Job(**asdict(job) | {"part": "memory"})
-    bare = _run(job, command, START_UP_S + 2 * job.budget_s, {"CUBLAS_WORKSPACE_CONFIG": ":0:0"})
+def _add_bare(result: Measurement, bare: Measurement) -> None:
     for name in [name for name in result.values if name.endswith("_memory_bytes")]:
         metric = name.replace("_memory_bytes", "_memory_without_workspace_bytes")
         if bare.problem:
             result.missing[metric] = bare.problem["what"]
         else:
             result.values[metric] = bare.values[name]
-
-
-def _run(
-    job: Job, command: Sequence[str], timeout_s: float, environment: Mapping[str, str] | None = None
-) -> Measurement:
-    here = str(Path(climp_bench.__file__).resolve().parents[1])
-    paths = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
-    env = {**os.environ, "PYTHONPATH": paths, **(environment or {})}
-    try:
-        done = subprocess.run(
-            command, input=json.dumps(asdict(job)), capture_output=True, text=True, env=env, timeout=timeout_s
-        )
-    except subprocess.TimeoutExpired:
-        what = f"it was not done after {timeout_s:.0f} s and was stopped"
-        return Measurement(problem={"what": what, "where": "", "remedy": "Leave out this size: --res."})
-    if done.returncode:
-        return Measurement(problem=_crash(done.returncode, done.stderr))
-    answer = json.loads(done.stdout)
-    for name in ("rates", "passes"):
-        answer[name] = {int(batch): number for batch, number in answer[name].items()}
-    return Measurement(**answer)
-
-
-def _crash(code: int, stderr: str) -> dict[str, str]:
-    """What is known of a process that ended without an answer."""
-    if code < 0:
-        killed = code == -9
-        what = f"its process was ended by signal {-code}" + " (often: out of memory)" * killed
-        remedy = "Free memory, or leave out this size: --res." if killed else ""
-        return {"what": what, "where": "", "remedy": remedy}
-    last = next((line for line in reversed(stderr.splitlines()) if line.strip()), "no message")
-    return {"what": f"its process ended with {code}: {last.strip()}", "where": "", "remedy": ""}

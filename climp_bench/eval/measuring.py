@@ -1,9 +1,9 @@
 """Runs one cell of ``climp-bench efficiency``: ``python -m climp_bench.eval.measuring``, JSON in and out.
 
 A process of its own for every cell, so that nothing which ran before shapes memory or time, and running out
-of memory ends the cell alone. In order: memory, agreement of the scans with their references, latency at
-batch 1, throughput, energy. Inputs are standard-normal images or random tokens; weights are freshly
-initialised: neither values nor content matter to any of it.
+of memory ends the cell alone. It answers a job a line, all of the same cell. In order: memory, agreement of
+the scans with their references, latency at batch 1, throughput, energy. Inputs are standard-normal images or
+random tokens; weights are freshly initialised: neither values nor content matter to any of it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Job:
         compiled: run the tower through ``torch.compile``.
         batches: batch sizes whose throughput is measured; None searches, on a CPU takes 1.
         budget_s: seconds for all passes together.
-        part: ``all``; ``times`` leaves out memory and energy; ``memory`` is memory alone.
+        part: ``ready`` starts, builds and compiles; ``all`` measures; ``times`` leaves out memory and energy;
+            ``memory`` is memory alone.
         seed: of weights and inputs.
     """
 
@@ -99,6 +100,20 @@ class Subject:
         torch.manual_seed(job.seed)
         self.tower = build_tower(self.config).eval().to(job.device)
         self.forward: Any = torch.compile(self.tower, dynamic=False) if job.compiled else self.tower
+        self.weights_bytes = torch.cuda.memory_allocated() if job.device == "cuda" else 0
+        self.compile_s: float | None = None
+
+    def compile(self, batches: Sequence[int]) -> None:
+        """Compile for these batch sizes, once; a larger one that exceeds the memory is left out."""
+        if not self.job.compiled or self.compile_s is not None:
+            return
+        self.compile_s = 0.0
+        for batch in batches:
+            try:
+                self.compile_s += self.seconds(self.inputs(batch, self.job.size))
+            except (RuntimeError, MemoryError) as error:
+                if batch == 1 or not out_of_memory(error):
+                    raise
 
     def inputs(self, batch: int, size: int) -> tuple[Tensor, ...]:
         """Random images (B, 3, size, size), or token ids (B, size) with their lengths."""
@@ -134,18 +149,24 @@ class Subject:
             torch.cuda.synchronize()
 
 
-def measure(job: Job) -> Measurement:
+def measure(job: Job, subject: Subject | None = None) -> Measurement:
     """Measure one cell in this process.
+
+    Args:
+        job: what to measure.
+        subject: the tower, if it is built.
 
     Raises:
         ClimpError: no such model, a size that the tower cannot take, or a backend that is wrong.
         RuntimeError, MemoryError: as torch raises them, when memory is out or compiling fails.
     """
     result = Measurement()
-    subject = Subject(job)
-    if job.part != "times":
+    subject = subject or Subject(job)
+    subject.job = job
+    subject.compile((1, *(job.batches or ())) if job.part == "ready" else (1,))
+    if job.part in ("all", "memory"):
         _memory(subject, result)
-    if job.part == "memory":
+    if job.part in ("ready", "memory"):
         return result
     if name := operator(subject.config):
         checked = require_right(name, job.device)
@@ -153,8 +174,8 @@ def measure(job: Job) -> Measurement:
         result.facts["error_against_reference"] = checked.values
     result.facts |= _host(job.device)
     inputs = subject.inputs(1, job.size)
-    if job.compiled and "compile_s" not in result.facts:
-        result.facts["compile_s"] = subject.seconds(inputs)
+    if subject.compile_s is not None:
+        result.facts["compile_s"] = subject.compile_s
     start = time.monotonic()
     first = subject.seconds(inputs)
     if 2 * first > job.budget_s:
@@ -208,17 +229,15 @@ def _memory(subject: Subject, result: Measurement) -> None:
 
 
 def _memory_compiled(subject: Subject, result: Measurement) -> None:
-    """Compile, and on a GPU take the peak of a pass after that, over the weights as without compiling."""
+    """On a GPU the peak of a pass after compiling, over the weights as without compiling."""
     if subject.job.device == "cpu":
         reason = "the compiler shares the process, and its memory is not told apart"
         result.missing["peak_memory_bytes"] = reason
         return
-    weights = torch.cuda.memory_allocated()
     inputs = subject.inputs(1, subject.job.size)
-    result.facts["compile_s"] = subject.seconds(inputs)
     torch.cuda.reset_peak_memory_stats()
     subject.seconds(inputs)
-    result.values["peak_memory_bytes"] = float(torch.cuda.max_memory_allocated() - weights)
+    result.values["peak_memory_bytes"] = float(torch.cuda.max_memory_allocated() - subject.weights_bytes)
 
 
 def _smallest(subject: Subject) -> int:
@@ -318,18 +337,24 @@ def problem_of(error: Exception) -> dict[str, str]:
 
 
 def main() -> None:
-    """Read a job from stdin, write its measurement to stdout; whatever libraries print goes to stderr."""
-    answer = os.dup(1)
+    """Read jobs of one cell from stdin, a line each, and write a measurement a line to stdout.
+
+    Whatever libraries print goes to stderr.
+    """
+    answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    asked = json.load(sys.stdin)
-    if asked.get("batches"):
-        asked["batches"] = tuple(asked["batches"])
-    try:
-        result = measure(Job(**asked))
-    except Exception as error:
-        result = Measurement(problem=problem_of(error))
-    with os.fdopen(answer, "w") as handle:
-        json.dump(asdict(result), handle, allow_nan=False)
+    subject = None
+    for line in sys.stdin:
+        asked = json.loads(line)
+        job = Job(**asked | {"batches": tuple(asked["batches"] or ()) or None})
+        try:
+            subject = subject or Subject(job)
+            result = measure(job, subject)
+            if job.device == "cuda":
+                torch.cuda.empty_cache()  # whoever measures next may need it
+        except Exception as error:
+            result = Measurement(problem=problem_of(error))
+        print(json.dumps(asdict(result), allow_nan=False), file=answers, flush=True)
 
 
 if __name__ == "__main__":

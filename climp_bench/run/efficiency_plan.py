@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -9,7 +10,8 @@ from itertools import groupby
 from typing import Protocol
 
 from climp_bench.errors import UsageError
-from climp_bench.eval.efficiency import COMMAND, Cell, Conditions, count, measure
+from climp_bench.eval.cell_process import COMMAND
+from climp_bench.eval.efficiency import Cell, CellMeter, Conditions, count
 from climp_bench.eval.efficiency_records import KIND, CellRecords
 from climp_bench.eval.measuring import FEWEST, Measurement
 from climp_bench.models.catalogue import operator
@@ -89,15 +91,44 @@ def run_cells(
     outcome = CellOutcome()
     for _, group in groupby(cells, key=lambda cell: (cell.tower, cell.size)):
         runs = [_CellRun(cell, conditions, store, watcher, known, history, command) for cell in group]
-        for run in runs:
-            run.begin()
-        for _ in range(conditions.rounds):
+        try:
+            _run_group(runs, conditions)
+        finally:
             for run in runs:
-                if run.waiting:
-                    run.another_round(runs)
+                run.end_process()
         for run in runs:
             run.close(outcome)
     return outcome
+
+
+def _run_group(runs: Sequence[_CellRun], conditions: Conditions) -> None:
+    """Count and measure the cells of one size.
+
+    On a GPU with memory for all of them, their processes start, build and compile side by side, which is
+    work of CPUs, and live on from round to round; they are measured one at a time. Elsewhere a process a
+    cell and round, one after the other.
+    """
+    for run in runs:
+        run.begin()
+    together = conditions.device == "cuda" and _room_for(len(runs))
+    for number in range(conditions.rounds):
+        for compiled in (False, True):  # a compiled tower takes over the batch size of the eager one
+            side = [run for run in runs if run.waiting and run.cell.compiled == compiled]
+            if together and number == 0:
+                _make_ready(side, runs)
+            for run in side:
+                run.another_round(runs)
+                if not together:
+                    run.end_process()
+
+
+def _make_ready(side: Sequence[_CellRun], runs: Sequence[_CellRun]) -> None:
+    threads = max(1, (os.cpu_count() or 1) // max(1, len(side)))
+    for run in side:
+        run.start_process({"TORCHINDUCTOR_COMPILE_THREADS": str(threads)})
+        run.make_ready(runs)
+    for run in side:
+        run.await_ready()
 
 
 class _CellRun:
@@ -119,6 +150,7 @@ class _CellRun:
         self.rounds: list[Measurement] = []
         self.waiting = self.reused = False
         self.macs = 0
+        self._meter: CellMeter | None = None
 
     def begin(self) -> None:
         """Take over earlier records, or count and decide whether to measure."""
@@ -141,21 +173,38 @@ class _CellRun:
         self._keep([*self.counted, *([self.make.skipped(*obstacle)] if obstacle else [])])
         self.waiting = self.conditions.device != "meta" and obstacle is None
 
+    def start_process(self, environment: dict[str, str] | None = None) -> CellMeter:
+        """Start what measures, if it does not run."""
+        if self._meter is None:
+            meter = CellMeter(self.cell, self.conditions, self.command, environment=environment)
+            self._meter = meter
+        return self._meter
+
+    def make_ready(self, runs: Sequence[_CellRun]) -> None:
+        """Begin to build and compile."""
+        self.watcher.cell(f"{self.cell.label}, getting ready")
+        self.start_process().make_ready(self._batches(runs))
+
+    def await_ready(self) -> None:
+        """Wait for what ``make_ready`` began."""
+        ready = self.start_process().is_ready()
+        if ready.problem:
+            self._add(ready)
+
     def another_round(self, runs: Sequence[_CellRun]) -> None:
         """Measure once more and keep what there is."""
+        if not self.waiting:
+            return
         count, of = len(self.rounds) + 1, self.conditions.rounds
         self.watcher.cell(self.cell.label + (f", round {count} of {of}" if of > 1 else ""))
-        measured = measure(
-            self.cell,
-            self.conditions,
-            part="times" if self.rounds else "all",
-            batches=self._batches(runs),
-            command=self.command,
-        )
-        self.rounds.append(measured)
-        self._keep([*self.counted, *self.make.measured(self.rounds)])
-        self.waiting = measured.problem is None
-        self._remember()
+        part = "times" if self.rounds else "all"
+        self._add(self.start_process().measure(part, self._batches(runs)))
+
+    def end_process(self) -> None:
+        """End what measures."""
+        if self._meter:
+            self._meter.close()
+            self._meter = None
 
     def close(self, outcome: CellOutcome) -> None:
         """Add what there is to ``outcome``."""
@@ -172,14 +221,27 @@ class _CellRun:
         self.records = sorted(records, key=lambda record: record.metric)
         self.store.write(self.records)
 
+    def _add(self, measured: Measurement) -> None:
+        self.rounds.append(measured)
+        self._keep([*self.counted, *self.make.measured(self.rounds)])
+        self.waiting = measured.problem is None
+        self._remember()
+
     def _batches(self, runs: Sequence[_CellRun]) -> tuple[int, ...] | None:
-        """A compiled tower compiles for each batch size anew: it takes the best of the eager one."""
-        if not self.cell.compiled or self.conditions.batches:
+        """The batch sizes to try, if not all: in later rounds the best of the first and its neighbours.
+
+        A compiled tower compiles for each batch size anew: it takes the best of the eager one.
+        """
+        if self.conditions.batches:
             return None
+        if not self.cell.compiled:
+            rates = self.rounds[0].rates if self.rounds else {}
+            best = max(rates, key=lambda batch: rates[batch], default=0)
+            return tuple(batch for batch in sorted(rates) if best <= 2 * batch <= 4 * best) or None
         twin = next((run for run in runs if run.cell.spec == self.cell.spec and not run.cell.compiled), None)
         records = twin.records if twin else []
-        best = [r.extra["batch"] for r in records if r.metric.startswith("throughput") and r.value]
-        return (int(best[0]),) if best and isinstance(best[0], int) else (1,)
+        found = [r.extra["batch"] for r in records if r.metric.startswith("throughput") and r.value]
+        return (int(found[0]),) if found and isinstance(found[0], int) else (1,)
 
     def _obstacle(self, cost: TowerCost) -> tuple[str, str] | None:
         """Why it is not worth or not possible to measure this cell, and what to do; None if it is."""
@@ -235,6 +297,14 @@ def _complete(found: Sequence[RunRecord], asked: Conditions) -> bool:
     metrics = {record.metric for record in found}
     rounds = max(int(record.extra["rounds"] or 0) for record in found)
     return "any" in metrics or ("latency_ms" in metrics and rounds >= asked.rounds)
+
+
+def _room_for(cells: int) -> bool:
+    """Whether the processes of so many cells fit side by side into the memories of GPU and host."""
+    import torch
+
+    on_gpu = torch.cuda.get_device_properties().total_memory if torch.cuda.is_available() else 0
+    return cells * 3e9 < min(on_gpu, _free_memory())
 
 
 def _free_memory() -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from climp_bench.eval.efficiency import Cell, measure
+from climp_bench.eval.efficiency import Cell, CellMeter
 from climp_bench.models.catalogue import MODELS
 from climp_bench.models.counting import count_image
 from climp_bench.results import Problem, ResultStore, RunRecord
@@ -95,7 +95,9 @@ def test_a_process_that_dies_is_a_cell(tmp_path: Path, ends: str, says: str) -> 
 
 def test_a_process_that_hangs_is_stopped(tmp_path: Path) -> None:
     fake = FakeCells(tmp_path, rope_vit="hangs")
-    result = measure(Cell(SPECS[1], "image", 64), CONDITIONS, command=fake.command, timeout_s=0.5)
+    meter = CellMeter(Cell(SPECS[1], "image", 64), CONDITIONS, fake.command, limit_s=0.5)
+    result = meter.measure()
+    meter.close()
     assert result.problem is not None and "was stopped" in result.problem["what"]
 
 
@@ -180,3 +182,64 @@ def test_interrupted_the_finished_cells_are_there(tmp_path: Path) -> None:
     done = list(fake.jobs)
     outcome = run(tmp_path, fake)
     assert outcome.reused == len(done) == 3 and len(fake.jobs) == 6
+
+
+def on_a_gpu(folder: Path, fake: FakeCells, room: bool, monkeypatch: pytest.MonkeyPatch) -> CellOutcome:
+    monkeypatch.setattr("climp_bench.run.efficiency_plan._room_for", lambda cells: room)
+    cells = make_cells(SPECS[1:], (64,), (), compiled=True)
+    conditions = replace(CONDITIONS, device="cuda", gpu="Some GPU", rounds=2)
+    return run_cells(cells, conditions, ResultStore(folder), Seen(), command=fake.command)
+
+
+def told(fake: FakeCells) -> list[tuple[str, bool, str, bool, list[int] | None]]:
+    return [
+        (job["model"].partition("@")[0], job["compiled"], job["part"], job["bare"], job["batches"])
+        for job in fake.asked
+    ]
+
+
+def test_on_a_gpu_processes_live_on_and_a_compiled_tower_takes_over_the_best_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeCells(tmp_path)
+    outcome = on_a_gpu(tmp_path, fake, True, monkeypatch)
+    assert (outcome.done, outcome.failed) == (4, 0)
+    asked = told(fake)
+    ready, measured = ([job for job in asked if (job[2] == "ready") == way] for way in (True, False))
+    assert {job[:2]: job[4] for job in ready} == {
+        ("rope-vit", False): None, ("flexivit", False): None,
+        ("rope-vit", True): [4], ("flexivit", True): [4],
+    }  # fmt: skip
+    assert measured == [
+        *((name, False, part, part == "memory", None) for name in ("rope-vit", "flexivit")
+          for part in ("all", "memory")),
+        *((name, True, "all", False, [4]) for name in ("rope-vit", "flexivit")),
+        *((name, False, "times", False, [2, 4, 8]) for name in ("rope-vit", "flexivit")),
+        *((name, True, "times", False, [4]) for name in ("rope-vit", "flexivit")),
+    ]  # fmt: skip
+    assert len({job["pid"] for job in fake.asked}) == 6  # four cells, and two without a workspace
+    bare = {r.metric for r in outcome.records if "without_workspace" in r.metric}
+    assert bare == {"peak_memory_without_workspace_bytes"}
+
+
+def test_on_a_small_gpu_every_measurement_has_a_process_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, alone = FakeCells(tmp_path / "a"), FakeCells(tmp_path / "b")
+    for fake, room in ((together, True), (alone, False)):
+        folder = tmp_path / str(room)
+        folder.mkdir()
+        (tmp_path / ("a" if room else "b")).mkdir()
+        on_a_gpu(folder, fake, room, monkeypatch)
+    assert told(alone) == [job for job in told(together) if job[2] != "ready"]
+    assert len({job["pid"] for job in alone.asked}) == 10
+
+
+def test_a_tower_that_does_not_compile_is_a_cell_and_is_asked_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeCells(tmp_path, rope_vit="MemoryError")
+    outcome = on_a_gpu(tmp_path, fake, True, monkeypatch)
+    assert (outcome.done, outcome.failed) == (2, 2)
+    assert {job[2] for job in told(fake) if job[0] == "rope-vit"} == {"ready"}
+    assert value([r for r in outcome.records if "eager" in r.protocol], "flexivit", 64, "latency_ms")
