@@ -48,7 +48,7 @@ def bench_kernels(
 ) -> None:
     """Check every backend of the state-space operators against its reference, then time those that passed.
 
-    Checked first are values and gradients on edge cases, and values at the timed sizes; a backend that fails
+    Checked first are values and gradients, on edge cases and at the timed sizes; a backend that fails
     is not timed, and the exit code is 1. Speeds are relative to torch's; milliseconds are for GPUs only.
     Writes `OUT/kernels-cpu.md`, `.csv` and `.json` (on a GPU by its name).
 

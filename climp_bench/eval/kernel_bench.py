@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 
 import torch
 
@@ -21,7 +26,45 @@ from climp_bench.results.kernels import BASELINE, Direction, KernelCheck, Kernel
 NEVER = ("meta", "reference")
 """The one computes nothing, the other is what all are compared with."""
 
+WORKER_BYTES = 8e9
+"""Memory of a GPU that there is for each process that checks backends."""
+MOST_WORKERS = 12
+
 Step = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class _Check:
+    """A case to check all backends on; ``alone`` where it takes the memory of a whole GPU."""
+
+    case: Case
+    dtype: torch.dtype
+    check: Callable[..., list[KernelCheck]]
+    alone: bool = False
+
+    def __call__(self, bench: Bench) -> list[KernelCheck]:
+        found = self.check(self.case, bench.running[self.case.op], bench.device, self.dtype, bench.seed)
+        if bench.device == "cuda":
+            torch.cuda.empty_cache()
+        return found
+
+
+@contextmanager
+def _crew(device: str) -> Iterator[Executor | None]:
+    """Processes that share a GPU; on a CPU, whose cores a backend takes, there are none."""
+    if device != "cuda":
+        yield None
+        return
+    memory = torch.cuda.get_device_properties().total_memory
+    size = max(1, min(MOST_WORKERS, os.cpu_count() or 1, int(memory // WORKER_BYTES)))
+    with ProcessPoolExecutor(size, get_context("spawn")) as pool:
+        try:
+            yield pool
+        except BrokenExecutor as error:
+            raise BackendError(
+                "a process that checks backends died", where=device,
+                remedy="Check one by one: --op OP --backend NAME.",
+            ) from error  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,14 +157,15 @@ class Bench:
     def _directions(self) -> tuple[Direction, ...]:
         return ("forward", "forward+backward") if self.backward else ("forward",)
 
-    def _checks(self, op: str) -> Iterator[tuple[Callable[..., list[KernelCheck]], Case, torch.dtype]]:
+    def _checks(self, op: str) -> Iterator[_Check]:
         for case in check_cases(op):
             for dtype in dtypes_of(case, self._dtype):
-                yield check_case, case, dtype
+                yield _Check(case, dtype, check_case)
         for case in timed_cases(op, self.sizes):
-            yield check_ends, case, self._dtype
+            yield _Check(case, self._dtype, partial(check_ends, gradients=self.backward))
         if self.device == "cuda":
-            yield check_ends, beyond_int32(op), torch.bfloat16
+            without = partial(check_ends, gradients=False)
+            yield _Check(beyond_int32(op), torch.bfloat16, without, alone=True)
 
     def run(self, step: Step) -> KernelRun:
         """Check everything, then time the backends that passed everything.
@@ -129,11 +173,7 @@ class Bench:
         Args:
             step: told what comes next, ``steps`` times.
         """
-        checks, timings = [], []
-        for op, names in self.running.items():
-            for check, case, dtype in self._checks(op):
-                step(f"checking {op}: {case.name}")
-                checks += check(case, names, self.device, dtype, self.seed)
+        checks, timings = self._checked(step), []
         for op, names in self.running.items():
             timings += self._times(op, names, checks, step)
         return KernelRun(
@@ -150,6 +190,17 @@ class Bench:
             timings=tuple(timings),
             provenance=collect(device=self.device, dtype=self.dtype, seed=self.seed, gpu=self.gpu),
         )
+
+    def _checked(self, step: Step) -> list[KernelCheck]:
+        """All checks; on a GPU several processes make them, as most of the time goes into compiling."""
+        jobs = sorted((job for op in self._ops for job in self._checks(op)), key=lambda job: job.alone)
+        found = []
+        with _crew(self.device) as crew:
+            waiting = [crew.submit(job, self) if crew and not job.alone else None for job in jobs]
+            for job, future in zip(jobs, waiting, strict=True):
+                step(f"checking {job.case.op}: {job.case.name}")
+                found += future.result() if future else job(self)
+        return found
 
     def _times(
         self, op: str, names: Sequence[str], checks: Sequence[KernelCheck], step: Step

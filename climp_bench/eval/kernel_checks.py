@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -99,38 +100,69 @@ def _compare(case: Case, backend: str, inputs: Inputs, exact: _Exact, dtype: tor
 
 
 def check_ends(
-    case: Case, backends: Sequence[str], device: str, dtype: torch.dtype, seed: int
+    case: Case, backends: Sequence[str], device: str, dtype: torch.dtype, seed: int, gradients: bool = True
 ) -> list[KernelCheck]:
-    """The result on an input too large for the reference's loops: first and last sample, without gradients.
+    """Result and gradients on an input too large for the reference's loops: first and last sample.
 
-    The oracle is the torch backend in float64 on these two samples alone. Where the memory of the device is
-    too short for the input or for a backend, the check is skipped.
+    The oracle is the torch backend in float64 on these two samples alone; no gradient comes from the others.
+    Where the memory of the device is too short for the input or for a backend, the check is skipped.
     """
     with poisoned_memory():
         try:
             inputs = make_inputs(case, device, dtype, seed)
-            few = {name: _ends(case, name, t).double() for name, t in inputs.tensors.items()}
-            with torch.inference_mode():
-                exact = OPS[case.op](**few, **inputs.options, backend="torch")
+            exact = _at_ends(case, inputs, dtype, seed, gradients)
         except (torch.OutOfMemoryError, MemoryError) as error:
             return [_skipped(case, name, dtype, error) for name in backends]
-
-        def check(backend: str) -> KernelCheck:
-            def measure() -> tuple[Tensor, float, dict[str, float]]:
-                with torch.inference_mode():
-                    got = OPS[case.op](**inputs.tensors, **inputs.options, backend=backend)
-                return got, relative_error(got[[0, -1]], exact), {}
-
+        found = []
+        for name in backends:
+            measure = partial(_measure_ends, case, name, inputs, exact)
             try:
-                return _row(case, backend, ENDS_ORACLE, dtype, measure)
+                found.append(_row(case, name, ENDS_ORACLE, dtype, measure))
             except (torch.OutOfMemoryError, MemoryError) as error:
-                return _skipped(case, backend, dtype, error)
+                found.append(_skipped(case, name, dtype, error))
+        return found
 
-        return [check(name) for name in backends]
+
+def _at_ends(case: Case, inputs: Inputs, dtype: torch.dtype, seed: int, gradients: bool) -> _Exact:
+    few = {
+        name: (_ends(t) if name in PER_SAMPLE[case.op] else t).detach().double().requires_grad_(gradients)
+        for name, t in inputs.tensors.items()
+    }
+    result = OPS[case.op](**few, **inputs.options, backend="torch")
+    weights = torch.randn(result.shape, generator=torch.Generator().manual_seed(seed + 1)).to(dtype)
+    found: dict[str, Tensor] = {}
+    if gradients:
+        given = torch.autograd.grad(result, list(few.values()), weights.to(result))
+        found = dict(zip(few, given, strict=True))
+    return _Exact(result.detach(), weights, found)
 
 
-def _ends(case: Case, name: str, t: Tensor) -> Tensor:
-    return t[[0, -1]] if name in PER_SAMPLE[case.op] else t
+def _measure_ends(
+    case: Case, backend: str, inputs: Inputs, exact: _Exact
+) -> tuple[Tensor, float, dict[str, float]]:
+    with torch.inference_mode():
+        plain = OPS[case.op](**inputs.tensors, **inputs.options, backend=backend)
+        values = relative_error(_ends(plain), exact.result)
+    if not exact.gradients:
+        return plain, values, {}
+    del plain
+    leaves = {name: t.detach().requires_grad_() for name, t in inputs.tensors.items()}
+    got = OPS[case.op](**leaves, **inputs.options, backend=backend)
+    weights = torch.zeros_like(got)
+    weights[_ENDS[: len(exact.result)]] = exact.seed_gradient.to(weights)
+    given = torch.autograd.grad(got, list(leaves.values()), weights)
+    errors = {
+        name: relative_error(_ends(grad) if name in PER_SAMPLE[case.op] else grad, exact.gradients[name])
+        for name, grad in zip(leaves, given, strict=True)
+    }
+    return got, max(values, relative_error(_ends(got), exact.result)), errors
+
+
+_ENDS = [0, -1]
+
+
+def _ends(t: Tensor) -> Tensor:
+    return t[_ENDS[: len(t)]]
 
 
 def _row(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing import get_context
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +16,7 @@ import torch
 from torch import Tensor
 
 from climp_bench.errors import BackendError, UsageError
-from climp_bench.eval import kernel_timing
+from climp_bench.eval import kernel_bench, kernel_timing
 from climp_bench.eval.kernel_bench import Bench
 from climp_bench.eval.kernel_cases import SIZES, beyond_int32, check_cases, timed_cases
 from climp_bench.eval.kernel_checks import check_case, check_ends, poisoned_memory
@@ -146,6 +150,30 @@ def test_memory_is_poisoned_at_the_timed_sizes_too(plant: Plant) -> None:
     plant("ssd", leaves_the_last_position_of_odd_lengths)
     (row,) = check_ends(timed_cases("ssd", "tiny")[0], ["planted"], "cpu", F32, 0)
     assert row.status == "failed" and row.values is None
+
+
+def test_gradients_are_checked_at_the_timed_sizes_too(plant: Plant) -> None:
+    plant("ssd", wrong_gradient_of_B)
+    for batch in (1, 3):
+        tiny = timed_cases("ssd", "tiny")[0]
+        case = replace(tiny, sizes={**tiny.sizes, "batch": batch})
+        wrong, right = check_ends(case, ["planted", "torch"], "cpu", F32, 0)
+        off = {name for name, error in wrong.gradients.items() if error is None or error > 5e-5}
+        assert (wrong.status, off, right.status) == ("failed", {"B_BLGN"}, "passed")
+        assert check_ends(case, ["planted"], "cpu", F32, 0, gradients=False)[0].gradients == {}
+
+
+def test_several_processes_check_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(ops=["ssd"], sizes="tiny")
+    alone = bench._checked(len)
+
+    @contextmanager
+    def two(device: str) -> Iterator[ProcessPoolExecutor]:
+        with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+            yield pool
+
+    monkeypatch.setattr(kernel_bench, "_crew", two)
+    assert bench._checked(len) == alone and len(alone) > 10
 
 
 def test_half_images_must_give_what_float32_gives(plant: Plant) -> None:
@@ -293,7 +321,7 @@ def test_short_memory_skips_a_check_and_a_timing_with_the_reason(plant: Plant) -
     case = timed_cases("ssd", "tiny")[0]
     skipped, passed = check_ends(case, ["planted", "torch"], "cpu", F32, 0)
     assert skipped.status == "skipped" and skipped.reason == "memory is too short: tried to allocate 99 GiB"
-    assert passed.status == "passed" and passed.gradients == {}
+    assert passed.status == "passed" and passed.gradients
     short, timed = time_case(case, ["planted", "torch"], {}, "cpu", F32, "forward", repeats=1, seed=0)
     assert short.reason == "memory is too short" and short.median_ms is None and timed.speed == 1.0
 
