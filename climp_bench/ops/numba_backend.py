@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 from climp_bench.ops import numba_kernels as kernels
 from climp_bench.ops.torch_backend_scan import compute_dtype, no_autocast, records_gradient
 
-_BLOCK = 128
-"""Channels of a job: with 16 states of each, 8 KiB."""
+_BLOCK = 256
+"""Channels of a job: with 16 states of each and their decays, 32 KiB."""
 
 
 def selective_scan(
@@ -41,10 +41,14 @@ def selective_scan(
         u, delta, A, B, C, D = (t.to(dtype) for t in (u_BLD, delta_BLD, A_DN, B_BLN, C_BLN, D_D))
         bias = torch.zeros_like(D) if delta_bias_D is None else delta_bias_D.to(dtype)
         walk = (0, 1, int(u.shape[1]))
-        y = _walked(u, delta, bias, A.T, B, C, walk, delta_softplus)
-        y = torch.addcmul(y, u, D)
-        if z_BLD is not None:
-            y = y * F.silu(z_BLD.to(dtype))
+        z = None if z_BLD is None else z_BLD.to(dtype)
+        inputs = (u, delta, bias, A.T, B, C)
+        if records_gradient(*inputs, D, *[z] * (z is not None)):
+            y = torch.addcmul(_walked(*inputs, walk, delta_softplus), u, D)
+            y = y if z is None else y * F.silu(z)
+        else:
+            y = torch.empty_like(u, memory_format=torch.contiguous_format)
+            _forward(inputs, y, walk, delta_softplus, D, z)
     return y.to(u_BLD.dtype)
 
 
@@ -93,11 +97,18 @@ def _walked(
     return y
 
 
-def _forward(inputs: tuple[Tensor, ...], y: Tensor, walk: tuple[int, int, int], softplus: bool) -> None:
-    u, raw, bias, A, B, C = (t.detach().contiguous().numpy() for t in inputs)
+def _forward(
+    inputs: tuple[Tensor, ...], y: Tensor, walk: tuple[int, int, int], softplus: bool,
+    skip: Tensor | None = None, z: Tensor | None = None,
+) -> None:  # fmt: skip
+    """``C h`` added to ``y``; with ``skip`` the whole op, written to it."""
+    end = kernels.ADDED if skip is None else kernels.SKIPPED if z is None else kernels.GATED
+    idle = inputs[2].new_empty(0)
+    skip, z = idle if skip is None else skip, idle.view(0, 0, 0) if z is None else z
+    u, raw, bias, A, B, C, D, gate = (t.detach().contiguous().numpy() for t in (*inputs, skip, z))
 
     def run(block: int, first: int, last: int) -> None:
-        kernels.scan(u, raw, bias, softplus, A, B, C, y.numpy(), *walk, block, first, last)
+        kernels.scan(u, raw, bias, softplus, A, B, C, y.numpy(), D, gate, end, *walk, block, first, last)
 
     _side_by_side(run, u.shape)
 

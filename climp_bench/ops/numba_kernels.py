@@ -31,9 +31,24 @@ def _jit(function: Callable[..., Any]) -> Any:
         return njit(**options)(function)
 
 
+ADDED, SKIPPED, GATED = 0, 1, 2
+"""What becomes of ``C h``: it is added to y; y is ``C h + D u``; y is ``(C h + D u) silu(z)``."""
 _f = np.float32
-_LOG2E, _LN2_HIGH, _LN2_LOW = _f(1.4426950408889634), _f(0.693359375), _f(-2.12194440e-4)
-_EXP = tuple(_f(1 / math.factorial(k)) for k in range(7, 1, -1))
+_LOG2E = 1.4426950408889634
+_POWER = tuple(
+    map(
+        _f,
+        (
+            1.5345811628e-4,
+            1.3399931258e-3,
+            9.6184889589e-3,
+            5.5503287769e-2,
+            2.4022646891e-1,
+            6.9314720574e-1,
+        ),
+    )
+)
+"""2^r over |r| <= 1/2 is 1 + r (c1 + r (c2 + ...)): least largest relative error, highest degree first."""
 _ARTANH = tuple(_f(1 / k) for k in range(15, 0, -2))
 
 
@@ -47,28 +62,51 @@ def _as_float(typing_context: Any, bits: Any) -> Any:
     return types.float32(types.int32), generate
 
 
-def _exp(x: Any) -> Any:
-    """``exp``; in float32 a polynomial over one octave, relative error 1e-7, that vectorises."""
+@intrinsic
+def _as_bits(typing_context: Any, number: Any) -> Any:
+    """The bits of a float32, as an int32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(types.int32))
+
+    return types.int32(types.float32), generate
 
 
-@overload(_exp, inline="always")
-def _exp_overload(x: Any) -> Any:
+def _octaves(x: Any) -> Any:
+    """``x log2(e)``: what to give to ``_power`` for ``exp(x)``."""
+
+
+@overload(_octaves, inline="always")
+def _octaves_overload(x: Any) -> Any:
+    factor = _f(_LOG2E) if x == types.float32 else _LOG2E
+
+    def octaves(x: Any) -> Any:
+        return x * factor
+
+    return octaves
+
+
+def _power(x: Any) -> Any:
+    """``2 ** x``; in float32 a polynomial over one octave, relative error 1e-7, that vectorises."""
+
+
+@overload(_power, inline="always")
+def _power_overload(x: Any) -> Any:
     def exact(x: Any) -> Any:
-        return math.exp(x)
+        return 2.0**x
 
     if x != types.float32:
         return exact
-    c7, c6, c5, c4, c3, c2 = _EXP
+    c6, c5, c4, c3, c2, c1 = _POWER
 
-    def exp(x: Any) -> Any:
-        x = min(max(x, _f(-87.0)), _f(88.0))
-        octave = np.floor(x * _LOG2E + _f(0.5))
-        r = x - octave * _LN2_HIGH
-        r = r - octave * _LN2_LOW
-        p = ((((c7 * r + c6) * r + c5) * r + c4) * r + c3) * r + c2
-        return (p * r * r + r + _f(1.0)) * _as_float((np.int32(octave) + np.int32(127)) << np.int32(23))
+    def power(x: Any) -> Any:
+        x = min(max(x, _f(-126.0)), _f(127.0))
+        octave = np.floor(x + _f(0.5))
+        r = x - octave
+        p = (((((c6 * r + c5) * r + c4) * r + c3) * r + c2) * r + c1) * r + _f(1.0)
+        return _as_float(_as_bits(p) + (np.int32(octave) << np.int32(23)))
 
-    return exp
+    return power
 
 
 def _softplus(x: Any) -> Any:
@@ -85,7 +123,7 @@ def _softplus_overload(x: Any) -> Any:
     a15, a13, a11, a9, a7, a5, a3, a1 = _ARTANH
 
     def softplus(x: Any) -> Any:
-        z = _exp(-abs(x))
+        z = _power(_octaves(-abs(x)))
         s = z / (_f(2.0) + z)
         q = s * s
         p = ((((((a15 * q + a13) * q + a11) * q + a9) * q + a7) * q + a5) * q + a3) * q + a1
@@ -103,6 +141,14 @@ def place(step: int, walk: int, height: int, width: int) -> int:
 
 
 @_jit
+def in_octaves(A_NE: Any, first: int, size: int, A_NX: Any) -> None:
+    """A of one block of channels, in octaves."""
+    for n in range(A_NE.shape[0]):
+        for d in range(size):
+            A_NX[n, d] = _octaves(A_NE[n, first + d])
+
+
+@_jit
 def scan(
     u_BLE: Any,
     raw_BLE: Any,
@@ -112,6 +158,9 @@ def scan(
     B_BLN: Any,
     C_BLN: Any,
     y_BLE: Any,
+    skip_E: Any,
+    z_BLE: Any,
+    end: int,
     walk: int,
     height: int,
     width: int,
@@ -119,21 +168,22 @@ def scan(
     first: int,
     last: int,
 ) -> None:
-    """Add ``C h`` to ``y``, for jobs ``first`` to ``last`` (without).
+    """Add ``C h`` to ``y``, for jobs ``first`` to ``last`` (without), or write the whole op to it.
 
     The step size is ``raw + bias``, through softplus or not. Walks: 0 row by row, 1 column by column, 2 and 3
-    the same backwards; a plain sequence is walk 0 over one row.
+    the same backwards; a plain sequence is walk 0 over one row. Ends: see ``ADDED``, ``SKIPPED``, ``GATED``.
     """
     length, channels = u_BLE.shape[1], u_BLE.shape[2]
     blocks = (channels + block - 1) // block
     state = A_NE.shape[0]
-    h_NX = np.empty((state, block), u_BLE.dtype)
+    h_NX, A_NX = np.empty((state, block), u_BLE.dtype), np.empty((state, block), u_BLE.dtype)
     delta, write = np.empty(block, u_BLE.dtype), np.empty(block, u_BLE.dtype)
     read = np.empty(block, u_BLE.dtype)
     for job in range(first, last):
         b, d0 = job // blocks, (job % blocks) * block
         size = min(block, channels - d0)
         h_NX[:] = 0
+        in_octaves(A_NE, d0, size, A_NX)
         for step in range(length):
             p = place(step, walk, height, width)
             for d in range(size):
@@ -144,11 +194,20 @@ def scan(
             for n in range(state):
                 into, out_of = B_BLN[b, p, n], C_BLN[b, p, n]
                 for d in range(size):
-                    h = _exp(delta[d] * A_NE[n, d0 + d]) * h_NX[n, d] + write[d] * into
+                    h = _power(delta[d] * A_NX[n, d]) * h_NX[n, d] + write[d] * into
                     h_NX[n, d] = h
                     read[d] += out_of * h
-            for d in range(size):
-                y_BLE[b, p, d0 + d] += read[d]
+            if end == ADDED:
+                for d in range(size):
+                    y_BLE[b, p, d0 + d] += read[d]
+            elif end == SKIPPED:
+                for d in range(size):
+                    y_BLE[b, p, d0 + d] = read[d] + skip_E[d0 + d] * u_BLE[b, p, d0 + d]
+            else:
+                for d in range(size):
+                    z = z_BLE[b, p, d0 + d]
+                    y = read[d] + skip_E[d0 + d] * u_BLE[b, p, d0 + d]
+                    y_BLE[b, p, d0 + d] = y * z / (_power(_octaves(-z)) + _f(1.0))
 
 
 @_jit
@@ -184,7 +243,7 @@ def scan_backward(
     kind = u_BLE.dtype
     h_LNX = np.empty((length + 1, state, block), kind)
     delta_LX = np.empty((length, block), kind)
-    carry_NX = np.empty((state, block), kind)
+    carry_NX, A_NX = np.empty((state, block), kind), np.empty((state, block), kind)
     grad_delta, grad_write = np.empty(block, kind), np.empty(block, kind)
     zero = np.zeros(1, kind)[0]
     for job in range(first, last):
@@ -192,6 +251,7 @@ def scan_backward(
         part = job % blocks
         size = min(block, channels - d0)
         h_LNX[0] = 0
+        in_octaves(A_NE, d0, size, A_NX)
         for step in range(length):
             p = place(step, walk, height, width)
             for d in range(size):
@@ -201,7 +261,7 @@ def scan_backward(
                 into = B_BLN[b, p, n]
                 for d in range(size):
                     delta = delta_LX[step, d]
-                    kept = _exp(delta * A_NE[n, d0 + d]) * h_LNX[step, n, d]
+                    kept = _power(delta * A_NX[n, d]) * h_LNX[step, n, d]
                     h_LNX[step + 1, n, d] = kept + delta * u_BLE[b, p, d0 + d] * into
         carry_NX[:] = 0
         for n in range(state):
@@ -219,7 +279,7 @@ def scan_backward(
                 for d in range(size):
                     grad, delta = grad_BLE[b, p, d0 + d], delta_LX[step, d]
                     g = carry_NX[n, d] + grad * out_of
-                    decay = _exp(delta * A_NE[n, d0 + d])
+                    decay = _power(delta * A_NX[n, d])
                     grad_C += grad * h_LNX[step + 1, n, d]
                     grad_B += g * delta * u_BLE[b, p, d0 + d]
                     of_exponent = g * decay * h_LNX[step, n, d]
@@ -232,6 +292,6 @@ def scan_backward(
             for d in range(size):
                 total = grad_delta[d] + grad_write[d] * u_BLE[b, p, d0 + d]
                 if softplus:
-                    total *= 1 - _exp(-delta_LX[step, d])  # the logistic function of raw + bias
+                    total *= 1 - _power(_octaves(-delta_LX[step, d]))  # the logistic function of raw + bias
                 grad_raw_BLE[b, p, d0 + d] = total
                 grad_u_BLE[b, p, d0 + d] += grad_write[d] * delta_LX[step, d]
