@@ -43,7 +43,7 @@ def selective_scan(
         walk = (0, 1, int(u.shape[1]))
         z = None if z_BLD is None else z_BLD.to(dtype)
         inputs = (u, delta, bias, A.T, B, C)
-        if records_gradient(*inputs, D, *[z] * (z is not None)):
+        if records_gradient(*inputs, D, *([] if z is None else [z])):
             y = torch.addcmul(_walked(*inputs, walk, delta_softplus), u, D)
             y = y if z is None else y * F.silu(z)
         else:
