@@ -8,6 +8,7 @@ that is lost is noticed by its silence.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import socket
@@ -17,6 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
 from climp_bench.errors import BackendError, ClimpError, RankError, UsageError
@@ -25,6 +27,7 @@ T = TypeVar("T")
 DEFAULT_TIMEOUT = 600.0
 _FAREWELL_S = 10.0
 _REMEDY = "What was finished is kept: run the same command again to go on."
+_meetings = itertools.count()
 
 
 class Store(Protocol):
@@ -119,7 +122,7 @@ def joined(timeout: float) -> Iterator[Team | None]:
     if here.size == 1:
         yield None
         return
-    team = Team(_connect(timeout), here, timeout)
+    team = Team(connect(timeout), here, timeout, meeting())
     if here.rank > 0:
         yield team
         return
@@ -135,7 +138,16 @@ def joined(timeout: float) -> Iterator[Team | None]:
         team.dismiss()
 
 
-def _connect(timeout: float) -> Store:
+@cache
+def connect(timeout: float) -> Store:
+    """The store that all processes can read and write, for as long as this one lives.
+
+    Args:
+        timeout: seconds to wait for it.
+
+    Raises:
+        RankError: it cannot be reached.
+    """
     from torch.distributed.rendezvous import rendezvous
 
     try:
@@ -146,6 +158,34 @@ def _connect(timeout: float) -> Store:
     return store
 
 
+def meeting() -> str:
+    """A new prefix of names in the store. Processes that meet equally often, in one order, get the same."""
+    return f"climp-bench/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_meetings)}/"
+
+
+def exchange(own: T) -> list[T]:
+    """What every process brings, by rank; waits for all, however long it takes. Alone: ``[own]``.
+
+    A process that has died is for torchrun to notice, which then ends the others.
+
+    Args:
+        own: anything that pickles.
+
+    Raises:
+        RankError: the others cannot be reached.
+    """
+    here = place()
+    if here.size == 1:
+        return [own]
+    store, prefix = connect(DEFAULT_TIMEOUT), meeting()
+    names, pause = [f"{prefix}{rank}" for rank in range(here.size)], _Pause()
+    with _reaching():
+        store.set(names[here.rank], pickle.dumps(own))
+        while not store.check(names):
+            pause.take(True)
+        return [pickle.loads(store.get(name)) for name in names]
+
+
 class Team:
     """Rank 0 and its helpers.
 
@@ -153,12 +193,12 @@ class Team:
         store: what all of them can read and write.
         here: which of them this is.
         timeout: seconds of silence after which a rank counts as lost.
+        prefix: of the names that are used in the store.
     """
 
-    def __init__(self, store: Store, here: Place, timeout: float) -> None:
+    def __init__(self, store: Store, here: Place, timeout: float, prefix: str = "") -> None:
         self.rank, self.size, self._timeout = here.rank, here.size, timeout
-        self._store = store
-        self._prefix = f"climp-bench/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/"
+        self._store, self._prefix = store, prefix
         self._number = 0
         self._next_answer = dict.fromkeys(range(1, here.size), 0)
         self._ended = threading.Event()

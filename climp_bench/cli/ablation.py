@@ -11,19 +11,12 @@ import typer
 
 from climp_bench.cli import console
 from climp_bench.cli import options as opt
+from climp_bench.ranks import is_helper
 
 if TYPE_CHECKING:
     from climp_bench.run.experiment import Trial
 
 SUITE = "experiment-embedded"
-SMALL = (
-    "These are thumbnails of the towers, trained for seconds on drawings: this shows that the experiment "
-    "runs, and nothing about the paper's claim."
-)
-OVER = (
-    "Means over seeds with 95% t intervals, of training; with one seed the interval is of the samples. "
-    "Scores in percent; recall is on captions of scenes that no training shows."
-)
 Recipe = Annotated[
     str | None,
     typer.Option("--recipe", help="Train the models whole by a recipe or its path. Default: thumbnails."),
@@ -49,7 +42,7 @@ def ablation(
     ] = None,
     suite: SuiteName = SUITE,
     data_root: opt.DataRoots = None,
-    out: opt.Out = Path("results/ablation"),
+    out: opt.Out = Path("reports/ablation"),
     device: opt.Device = "auto",
     fresh: opt.Fresh = False,
     json: opt.AsJson = False,
@@ -66,7 +59,7 @@ def ablation(
 
       climp-bench ablation --recipe climp-cc12m --set data.path=/data/cc12m --suite clip-bench-31
     """
-    from climp_bench.report.experiment import plot_ablation, table, write_experiment
+    from climp_bench.report.experiment import OVER, SMALL, plot_ablation, table, write_experiment
     from climp_bench.run.experiment import PAIRS, make_trial, refuse_repeats
 
     families = model or list(PAIRS)
@@ -75,11 +68,12 @@ def ablation(
     edits = [*(changes or []), *step_edits(name, changes or [], steps)]
     trials = [make_trial(name, edits, f, seed, width=width) for f in families for seed in range(seeds)]
     runs = carry_out(trials, suite, data_root, out, device, fresh, quiet or json, whole=recipe is not None)
-    remarks = ([SMALL] if width else []) + [OVER]
-    facts = common_facts(trials, suite)
+    facts, small = common_facts(trials, suite), width is not None
     plot_ablation(runs, out / "ablation.png")
-    written = [*write_experiment("ablation", runs, facts, out, remarks=remarks), out / "ablation.png"]
-    show(runs, facts, {"Ablation": table(runs)}, remarks, written, json=json, quiet=quiet)
+    written = write_experiment("ablation", runs, facts, out, small=small, remarks=[OVER])
+    remarks = [*[SMALL] * small, OVER]
+    show(runs, facts, {"Ablation": table(runs)}, remarks, [*written, out / "ablation.png"], json=json,
+         quiet=quiet)  # fmt: skip
 
 
 def step_edits(name: str, changes: Sequence[str], steps: int | None) -> list[str]:
@@ -94,18 +88,22 @@ def carry_out(
     trials: Sequence[Trial], suite: str, data_roots: Sequence[Path] | None, out: Path, device: str,
     fresh: bool, quiet: bool, *, whole: bool,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Run the trials with a bar: of trials, or for whole models of each one's steps."""
+    """Run the trials with a bar: of trials, or for whole models of each one's steps. With their records."""
     from climp_bench.run.experiment import run_trials
+    from climp_bench.run.experiment_records import with_records
     from climp_bench.suite import load
     from climp_bench.train import Quiet, default_progress
 
     loud = whole and not quiet
     with told(len(trials), quiet, whole) as report:
-        return run_trials(
+        runs = run_trials(
             trials, load(suite), out, device, data_roots=tuple(data_roots or ()), fresh=fresh,
             watcher=console.RunWatcher(0, None), report=report,
             progress=default_progress if loud else Quiet,
         )  # fmt: skip
+    if is_helper():
+        raise typer.Exit
+    return with_records(trials, runs, out)
 
 
 @contextmanager

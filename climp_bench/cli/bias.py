@@ -9,6 +9,7 @@ import typer
 
 from climp_bench.cli import console
 from climp_bench.cli import options as opt
+from climp_bench.ranks import is_helper
 
 EMBEDDED_TRAIN, EMBEDDED_TEST, EMBEDDED_EPOCHS = 1024, 1000, 4
 FOLDER_EPOCHS = 30
@@ -32,7 +33,7 @@ def bias(
     train_images: _TrainImages = EMBEDDED_TRAIN,
     batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Images in a batch.")] = 32,
     lr: Annotated[float, typer.Option("--lr", help="Peak learning rate.")] = 2e-3,
-    out: opt.Out = Path("results/bias"),
+    out: opt.Out = Path("reports/bias"),
     device: opt.Device = "auto",
     fresh: _Fresh = False,
     json: opt.AsJson = False,
@@ -47,11 +48,12 @@ def bias(
 
       climp-bench bias
 
-      climp-bench bias --data /data/cifar10 --seeds 5 --out results/bias-cifar10
+      climp-bench bias --data /data/cifar10 --seeds 5 --out reports/bias-cifar10
     """
     from dataclasses import asdict
 
-    from climp_bench.report.bias import write_bias
+    from climp_bench.report.bias import DRAWINGS, write_bias
+    from climp_bench.run.experiment_records import run_bias_with_records
     from climp_bench.train import bias as experiment
     from climp_bench.train.bias_data import embedded, from_folder
 
@@ -62,20 +64,24 @@ def bias(
     with console.steps(total + 1, quiet or json) as step:
         step("reading images")
         images = embedded(train_images, EMBEDDED_TEST) if data is None else from_folder(data)
-        done = experiment.run_bias(images, config, seeds, out, device, step, fresh)
-    runs = [{**asdict(run), "accuracy": run.accuracy} for run in done]
+        runs = run_bias_with_records(images, config, seeds, out, device, step, fresh)
+    if is_helper():
+        return
     facts = {
         "data": images.name, "training images": len(images.train_NHWC), "classes": len(images.classes),
         **asdict(config), "optimiser": "AdamW, warm-up over a tenth of the steps, cosine; no augmentation",
         "patch": f"{experiment.PATCH} x {experiment.PATCH} of 32 x 32 pixels",
         "fingerprint of the data": images.fingerprint[:16],
     }  # fmt: skip
-    written = write_bias(runs, facts, out)
+    small = data is None
+    written = write_bias(runs, facts, out, small=small)
     if json:
         console.print_json({"facts": facts, "runs": runs})
         return
     _show(runs, f"{images.name}: {len(images.train_NHWC):,} images, {config.epochs} epochs")
     if not quiet:
+        if small:
+            console.note(DRAWINGS, always=True)
         console.note("Means over seeds with 95% t intervals; accuracy in percent.", always=True)
         console.note(f"Written: {', '.join(map(str, written))}", always=True)
 

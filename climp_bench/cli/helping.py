@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from climp_bench.cli.prepare import Selection
     from climp_bench.ranks import Team
 
-TOGETHER = ("zeroshot", "resolution", "ood", "dense", "geometry", "train")
+TOGETHER = (
+    "zeroshot", "resolution", "ood", "dense", "geometry", "train", "ablation", "scaling", "bias",
+)  # fmt: skip
 """Commands that several processes can run together."""
 
 

@@ -1,4 +1,4 @@
-"""``climp-bench models``: list, show, pull, import."""
+"""``climp-bench models``: list, show, pull, import, push."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from climp_bench.cli import console
 from climp_bench.cli import options as opt
+from climp_bench.cli.push import push
 
 if TYPE_CHECKING:
     from climp_bench.models.counting import TowerCost
@@ -95,13 +96,17 @@ def show_model(
 def pull_model(
     name: Annotated[str, typer.Argument(help="FAMILY or FAMILY@SCALE whose weights are published.")],
     scale: opt.Scale = None,
+    repo: Annotated[
+        str, typer.Option("--repo", help="Repository OWNER/NAME. Default: the one of the catalogue.")
+    ] = "",
     revision: Annotated[
-        str | None, typer.Option("--revision", help="Commit of the repository. Default: the pinned one.")
+        str | None, typer.Option("--revision", help="Commit or branch of it. Default: the pinned one.")
     ] = None,
     quiet: opt.Quiet = False,
 ) -> None:
     """Fetch a model's published weights into the local store, where they are found by name.
 
+    `--repo` names another repository, such as one that `models push` filled; the model is then the one named.
     Says first what it fetches, how large it is and under which licence. Stopped, the same command goes on.
     The digest that the hub states is checked, and the commit is recorded with the weights.
 
@@ -110,13 +115,16 @@ def pull_model(
       climp-bench models pull climp-m1@base
 
       climp-bench models pull climp-m2 --scale base --revision 0123abc
+
+      climp-bench models pull climp-m1@micro --repo ann/climp-micro
     """
     from climp_bench.models.acquire import published, pull
+    from climp_bench.models.catalogue import find
 
-    spec = published(name, scale)
+    spec = find(name, scale) if repo else published(name, scale)
     if quiet:
         console.no_download_bars()
-    ref = pull(spec, revision=revision, announce=lambda text: _say(f"Fetching {text}", quiet))
+    ref = pull(spec, repo=repo, revision=revision, announce=lambda text: _say(f"Fetching {text}", quiet))
     _say(f"{spec.name} is stored in {ref.directory} (sha256 {ref.digest[:16]}).", quiet)
 
 
@@ -143,6 +151,9 @@ def import_model(
     spec = find(name, scale)
     ref = import_weights(spec, path, tokenizer=tokenizer)
     _say(f"{spec.name} is stored in {ref.directory} (sha256 {ref.digest[:16]}).", quiet)
+
+
+models_app.command()(push)
 
 
 def _say(text: str, quiet: bool) -> None:

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from climp_bench.report.document import Report
 
 Results = Annotated[
-    Path, typer.Option("--results", "-r", help="Folder of results: --out of the evaluation commands.")
+    Path,
+    typer.Option(
+        "--results",
+        "-r",
+        help="Folder of results: --out of the evaluation commands. Experiments are looked for in it and one "
+        "folder below.",
+    ),
 ]
 To = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder for the report. Default: RESULTS/report.")
@@ -38,6 +44,10 @@ def report(
     Writes `index.html` (opens without a network), `report.md`, `records.csv`, every table as Markdown, CSV
     and LaTeX under `tables`, every plot as SVG under `plots`. The best score of a row is marked only where
     paired tests of the same samples show that it is.
+
+    It looks for `records` and `kernels-*.json` in RESULTS, and in RESULTS and the folders directly in it for
+    what `ablation`, `scaling` and `bias` leave: `ablation.json`, `scaling-data.json`, `scaling-model.json`,
+    `bias.json`.
 
     Examples:
 

@@ -34,6 +34,9 @@ _SUITES = {
     "dense": "dense-embedded", "geometry": "geometry-embedded",
 }  # fmt: skip
 _START_S = 6.0
+_TRAINING_S = {"ablation": 200.0, "scaling": 200.0, "bias": 200.0}
+"""Of the embedded experiments on one core; nothing that is kept is trained again."""
+_TRAINING = "trains models of its own, and goes on where it stopped; of finished runs only the report is made"
 _NO_GPU = "no GPU here: times are of this CPU, and so is memory; the paper's are of a GPU"
 
 
@@ -114,7 +117,7 @@ class _Planner:
         """The command of a step, with the options of this one."""
         words = list(step.stage.words(step.scale))
         if words[0] not in (*_MEASURES, "efficiency"):
-            return [*words, "--out", str(self.out / step.stage.key), "--device", self.device, "--quiet"]
+            return [*words, "--out", str(self.out / words[0]), "--device", self.device, "--quiet"]
         words += [word for name in self.models or () for word in ("--model", name)]
         words += ["--scale", "micro" if step.scale == "embedded" else "base"]
         words += ["--out", str(self.out), "--device", self.device, "--quiet"]
@@ -131,9 +134,7 @@ class _Planner:
         words = stage.words(scale)
         sizes = _sizes(words)
         if words[0] not in (*_MEASURES, "efficiency"):
-            return Look(
-                0, why=("trains models of its own, and goes on where it stopped; its time is not known",)
-            )
+            return Look(0, seconds=_TRAINING_S[words[0]], why=(_TRAINING,))
         if words[0] == "efficiency":
             return self._cells(words, sizes, scale)
         from climp_bench.cli.geometry import suite_of

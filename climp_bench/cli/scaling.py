@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,7 +40,7 @@ def data(
     model: Families = None,
     suite: SuiteName = shared.SUITE,
     data_root: opt.DataRoots = None,
-    out: opt.Out = Path("results/scaling"),
+    out: opt.Out = Path("reports/scaling"),
     device: opt.Device = "auto",
     fresh: opt.Fresh = False,
     json: opt.AsJson = False,
@@ -56,8 +57,6 @@ def data(
 
       climp-bench scaling data --recipe climp-cc12m --pairs 1000000 --pairs 3000000 --pairs 9000000
     """
-    from climp_bench.report.experiment import table, write_experiment
-    from climp_bench.report.scaling import laws, plot_scaling
     from climp_bench.run.experiment import make_trial, pairs_edits, refuse_repeats
 
     families, sizes = model or list(FAMILIES), sorted(pairs or PAIRS)
@@ -72,14 +71,9 @@ def data(
     runs = shared.carry_out(
         trials, suite, data_root, out, device, fresh, quiet or json, whole=recipe is not None
     )
-    fitted = laws(runs)
-    remarks = ([shared.SMALL] if width else []) + [shared.OVER, FEW]
     facts = shared.common_facts(trials, suite)
-    said, picture = [*in_words(fitted), *remarks], out / "scaling-data.png"
-    plot_scaling(runs, "training pairs", picture)
-    written = [*write_experiment("scaling-data", runs, facts, out, point="pairs", remarks=said), picture]
-    tables = {"Scaling of the data": table(runs, "pairs"), "Fits, N in pairs": fitted}
-    shared.show(runs, facts, tables, remarks, written, json=json, quiet=quiet)
+    titles = ("Scaling of the data", "pairs", "training pairs")
+    _conclude("scaling-data", titles, runs, facts, out, small=recipe is None, json=json, quiet=quiet)
 
 
 @app.command("model")
@@ -95,7 +89,7 @@ def model_(
     model: Families = None,
     suite: SuiteName = shared.SUITE,
     data_root: opt.DataRoots = None,
-    out: opt.Out = Path("results/scaling"),
+    out: opt.Out = Path("reports/scaling"),
     device: opt.Device = "auto",
     fresh: opt.Fresh = False,
     json: opt.AsJson = False,
@@ -113,8 +107,6 @@ def model_(
     """
     from climp_bench.errors import UsageError
     from climp_bench.models.catalogue import describe
-    from climp_bench.report.experiment import table, write_experiment
-    from climp_bench.report.scaling import laws, plot_scaling
     from climp_bench.run.experiment import make_trial, refuse_repeats
 
     if (recipe is None) == bool(scale):
@@ -134,14 +126,27 @@ def model_(
     trials = [trial.at(describe(trial.spec).image) for trial in made]
     silent = quiet or json
     runs = shared.carry_out(trials, suite, data_root, out, device, fresh, silent, whole=recipe is not None)
-    fitted, facts = laws(runs), shared.common_facts(trials, suite)
-    remarks = ([shared.SMALL] if recipe is None else []) + [shared.OVER, FEW]
-    column, picture = "image parameters", out / "scaling-model.png"
-    plot_scaling(runs, "parameters of the image tower", picture)
-    said = [*in_words(fitted), *remarks]
-    written = [*write_experiment("scaling-model", runs, facts, out, point=column, remarks=said), picture]
-    tables = {"Scaling of the image tower": table(runs, column), "Fits, N in image parameters": fitted}
-    shared.show(runs, facts, tables, remarks, written, json=json, quiet=quiet)
+    facts = shared.common_facts(trials, suite)
+    titles = ("Scaling of the image tower", "image parameters", "parameters of the image tower")
+    _conclude("scaling-model", titles, runs, facts, out, small=recipe is None, json=json, quiet=quiet)
+
+
+def _conclude(
+    name: str, titles: tuple[str, str, str], runs: Sequence[Mapping[str, Any]], facts: Mapping[str, Any],
+    out: Path, *, small: bool, json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Fit, write and print. ``titles`` are of the table, of its sizes, and of the plot's axis."""
+    from climp_bench.report.experiment import OVER, SMALL, table, write_experiment
+    from climp_bench.report.scaling import laws, plot_scaling
+
+    (title, point, axis), picture, remarks = titles, out / f"{name}.png", [OVER, FEW]
+    fitted = laws(runs)
+    plot_scaling(runs, axis, picture)
+    lead = in_words(fitted)
+    written = write_experiment(name, runs, facts, out, point=point, small=small, lead=lead, remarks=remarks)
+    tables = {title: table(runs, point), f"Fits, N in {point}": fitted}
+    said = [*[SMALL] * small, *remarks]
+    shared.show(runs, facts, tables, said, [*written, picture], json=json, quiet=quiet)
 
 
 def in_words(fitted: list[list[str]]) -> list[str]:

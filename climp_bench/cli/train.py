@@ -62,6 +62,7 @@ def train(
     out: _Out = None,
     device: opt.Device = "auto",
     fresh: _Fresh = False,
+    offline: opt.Offline = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Train a dual encoder on the embedded scenes and put its weights into the local store.
@@ -88,8 +89,9 @@ def train(
     if recipe is not None:
         _refuse_beside_recipe({key: value for key, value in chosen.items() if (key, value) != ("seed", 0)})
         train_by_recipe(
-            recipe, changes or [], family=family, out=out, device=device, fresh=fresh, quiet=quiet
-        )
+            recipe, changes or [], family=family, out=out, device=device, fresh=fresh, offline=offline,
+            quiet=quiet,
+        )  # fmt: skip
         return
     if changes:
         raise UsageError("--set changes a recipe, and none is named", remedy="Add --recipe NAME.")
@@ -108,6 +110,7 @@ def train_by_recipe(
     out: Path | None,
     device: str,
     fresh: bool,
+    offline: bool = False,
     quiet: bool,
 ) -> Path:
     """Train as a recipe says, in every process that torchrun starts, and tell where the weights are.
@@ -138,7 +141,11 @@ def train_by_recipe(
             always=True,
         )
     pool = folder / "pool" if out else user_store().parent / "pool"
-    weights = train_recipe(loaded, folder, device, not fresh, Quiet() if quiet else None, pool)
+    if quiet:
+        console.no_download_bars()
+    weights = train_recipe(
+        loaded, folder, device, not fresh, Quiet() if quiet else None, pool, offline=offline
+    )
     if first and not quiet:
         console.note(f"Weights: {weights}", always=True)
         install = f"climp-bench models import {loaded.model.name} {weights}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,7 +25,6 @@ from climp_bench.files import sha256_file, write_text
 
 MANIFEST = "pulled.json"
 COUNT = "nshards.txt"
-_HUB = Hub("dataset", DataError, "put a copy of it under --data-root")
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,22 @@ class Remote:
     Attributes:
         repo: ``OWNER/NAME``.
         revision: commit, or its first digits, or a branch; None is whatever the default branch stands at.
-        files: patterns of the files that hold the samples; ``*`` matches any characters.
+        files: names and patterns of the files that hold the samples; ``*`` matches any characters. Every
+            name must be there, and something for the patterns.
         metadata: patterns of the small files that are read first.
+        otherwise: what a user without a network does instead, as half a sentence.
     """
 
     repo: str
     revision: str | None
     files: tuple[str, ...]
     metadata: tuple[str, ...] = ("README.md",)
+    otherwise: str = "put a copy of it under --data-root"
+
+    @property
+    def hub(self) -> Hub:
+        """Where it is, and how a failure is told."""
+        return Hub("dataset", DataError, self.otherwise)
 
 
 def webdataset(repo: str, revision: str | None, split: str = "test") -> Remote:
@@ -67,7 +74,7 @@ def local_copy(remote: Remote, root: Path | None = None) -> Path | None:
     """The folder of a finished copy, or None. Never asks the network."""
     wanted = {*remote.files, *remote.metadata}
     for folder, manifest in _copies(remote, root or default_root()):
-        if wanted <= set(manifest["patterns"]) and all(
+        if wanted <= {*manifest["patterns"], *manifest["files"]} and all(
             (folder / name).is_file() and (folder / name).stat().st_size == facts["size"]
             for name, facts in manifest["files"].items()
         ):
@@ -78,27 +85,30 @@ def local_copy(remote: Remote, root: Path | None = None) -> Path | None:
 def pull(
     remote: Remote, *, root: Path | None = None, offline: bool = False, announce: Announce = silent
 ) -> Path:
-    """Make a copy on this machine, or take the one that is there.
+    """Make a copy on this machine, or take the one that is there. Of several processes one does it.
 
     Args:
         remote: what to copy.
         root: where copies are kept.
         offline: never ask the hub.
-        announce: told what is fetched and its size, before the first sample is.
+        announce: told what is fetched and its size, before the first sample is; in every process.
 
     Raises:
-        DataError: offline and no copy here, no connection, no such repository or revision, shards that the
+        DataError: offline and no copy here, no connection, no such repository or revision, files that the
             repository should have and has not, too little space, or content that is not what the hub states.
     """
     root = root or default_root()
     if (here := local_copy(remote, root)) is not None:
         return here
-    listing = _HUB.look_up(remote.repo, remote.revision, offline=offline)
+    listing = remote.hub.look_up(remote.repo, remote.revision, offline=offline)
+    files = _sample_files(remote, listing)
+    announce(remote.hub.told(listing, files))
     folder = root / f"{_flat(remote.repo)}@{listing.commit[:12]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            _fill(folder, remote, listing, announce)
+            if local_copy(remote, root) is None:
+                _fill(folder, remote, listing, files)
     except OSError as error:
         remedy = "Check CLIMP_BENCH_HOME, or choose another folder with it."
         raise DataError(f"cannot be written ({error})", where=str(folder), remedy=remedy) from error
@@ -109,8 +119,15 @@ def size(remote: Remote, listing: Listing | None = None) -> int:
     """Bytes that a pull would fetch; 0 where there is a copy. Asks the hub unless given a ``listing``."""
     if local_copy(remote) is not None:
         return 0
-    listing = listing or _HUB.look_up(remote.repo, remote.revision)
+    listing = listing or remote.hub.look_up(remote.repo, remote.revision)
     return sum(file.size for file in _matching(listing, (*remote.metadata, *remote.files)))
+
+
+def sample_files(remote: Remote, folder: Path) -> list[Path]:
+    """Those files of a finished copy that hold its samples, in order; 10.tar comes after 9.tar."""
+    manifest = _read(folder)
+    names = _ordered(manifest["files"] if manifest else (), remote.files)
+    return [folder / name for name in names]
 
 
 def commit_of(folder: Path) -> str:
@@ -140,23 +157,33 @@ class KnownDigest:
         return sha256_file(path)
 
 
-def _fill(folder: Path, remote: Remote, listing: Listing, announce: Announce) -> None:
+def _sample_files(remote: Remote, listing: Listing) -> list[HubFile]:
+    """What is to be fetched beside metadata. Raises ``DataError`` if it is not published."""
     metadata = _matching(listing, remote.metadata)
     files = [file for file in _matching(listing, remote.files) if file not in metadata]
-    where = _HUB.place(remote.repo)
-    if not files:
-        there = ", ".join(file.name for file in listing.files[:8]) or "nothing"
-        what = f"it has no file like {' or '.join(remote.files)}; it holds {there}"
-        raise DataError(what, where=where, remedy="Another revision may: see the repository's history.")
+    there = {file.name for file in listing.files}
+    missing = [name for name in remote.files if not _is_pattern(name) and name not in there]
+    if files and not missing:
+        return files
+    shown = ", ".join([file.name for file in listing.files[:8]]) or "nothing"
+    what = f"it has no file like {' or '.join(remote.files)}; it holds {shown}"
+    if files:
+        what = f"{len(missing)} of {len(remote.files)} files are not there: {', '.join(missing[:5])}"
+    remedy = "Another revision may have them: see the repository's history."
+    raise DataError(what, where=remote.hub.place(remote.repo), remedy=remedy)
+
+
+def _fill(folder: Path, remote: Remote, listing: Listing, files: Sequence[HubFile]) -> None:
+    metadata = _matching(listing, remote.metadata)
     if metadata:
-        _HUB.fetch(listing, metadata, folder)
-    _check_shards(folder, metadata, files, where)
+        remote.hub.fetch(listing, metadata, folder)
+    _check_shards(folder, metadata, files, remote.hub.place(remote.repo))
     missing = [file for file in files if not _is_there(folder, file)]
     needed, free = sum(file.size for file in missing), shutil.disk_usage(folder).free
     if needed > free:
         what = f"{needed / 1e9:.1f} GB are to be fetched, {free / 1e9:.1f} GB are free"
         raise DataError(what, where=str(folder), remedy="Free some space, or set CLIMP_BENCH_HOME.")
-    _HUB.fetch(listing, files, folder, announce)
+    remote.hub.fetch(listing, files, folder)
     _note(folder, remote, listing, [*metadata, *files])
 
 
@@ -224,8 +251,18 @@ def _read(folder: Path) -> dict[str, Any] | None:
 
 def _matching(listing: Listing, patterns: Sequence[str]) -> list[HubFile]:
     """Files of any of the patterns, in order of name; 10.tar comes after 9.tar."""
-    found = [file for file in listing.files if any(fnmatchcase(file.name, p) for p in patterns)]
-    return sorted(found, key=lambda file: (len(file.name), file.name))
+    files = {file.name: file for file in listing.files}
+    return [files[name] for name in _ordered(files, patterns)]
+
+
+def _ordered(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    exact, globs = set(patterns), [pattern for pattern in patterns if _is_pattern(pattern)]
+    found = [name for name in names if name in exact or any(fnmatchcase(name, glob) for glob in globs)]
+    return sorted(found, key=lambda name: (len(name), name))
+
+
+def _is_pattern(name: str) -> bool:
+    return any(mark in name for mark in "*?[")
 
 
 def _flat(repo: str) -> str:

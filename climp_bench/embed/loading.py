@@ -14,15 +14,27 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import cache, lru_cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
+from typing import Protocol
 
-from climp_bench.data.dataset import Dataset, Image
+from climp_bench.data.dataset import Image
 from climp_bench.errors import DataError
 
 SMALL = 256
 
 
+class Pictures(Protocol):
+    """What is used of a ``Dataset``; it must pickle."""
+
+    @property
+    def name(self) -> str:
+        """See ``Dataset``."""
+
+    def image(self, index: int, size: tuple[int, int]) -> Image:
+        """See ``Dataset``."""
+
+
 def load_blocks(
-    dataset: Dataset, blocks: Sequence[range], size: tuple[int, int], workers: int
+    dataset: Pictures, blocks: Sequence[range], size: tuple[int, int], workers: int
 ) -> Iterator[list[Image]]:
     """The images of each block, in order.
 
@@ -83,6 +95,6 @@ def _load(pickled: str, indices: range, size: tuple[int, int]) -> list[Image]:
 
 
 @lru_cache(maxsize=1)
-def _unpickled(path: str) -> Dataset:
-    dataset: Dataset = pickle.loads(Path(path).read_bytes())
+def _unpickled(path: str) -> Pictures:
+    dataset: Pictures = pickle.loads(Path(path).read_bytes())
     return dataset

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -75,3 +75,18 @@ def annotate(
         targets=targets_of(dataset) if dataset.kind == "multilabel" else None,
         groups=tuple(g or "" for g in groups) if any(groups) else None,
     )
+
+
+def merge_shared_names(notes: Annotations) -> Annotations:
+    """One class for every distinct class name, in order of first appearance.
+
+    Prompts of the classes that are merged are the same texts, so their mean is unchanged.
+    """
+    first: dict[str, int] = {}
+    for name in notes.classes:
+        first.setdefault(name, len(first))
+    if len(first) == len(notes.classes):
+        return notes
+    merged = np.array([first[name] for name in notes.classes], dtype=np.int64)
+    labels = None if notes.labels is None else merged[notes.labels]
+    return replace(notes, classes=tuple(first), owner=merged[notes.owner], labels=labels)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from climp_bench.embed.sets import EmbeddingSet
+from climp_bench.embed.sets import EmbeddingSet, merge_shared_names
 from climp_bench.errors import DataError
-from climp_bench.eval.protocol import merge_shared_names
 from climp_bench.eval.scores import Score
 from climp_bench.metrics import ood
 from climp_bench.metrics.classification import prompt_weights

@@ -11,9 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from climp_bench.data.dataset import Dataset
-from climp_bench.embed.sets import EmbeddingSet, Ints
+from climp_bench.embed.sets import EmbeddingSet, Ints, merge_shared_names
 from climp_bench.errors import ClimpError
-from climp_bench.eval.protocol import merge_shared_names
 from climp_bench.eval.scores import Score
 from climp_bench.metrics.classification import prompt_weights
 from climp_bench.results.pictures import Answer, Example, Pictures

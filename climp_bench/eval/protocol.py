@@ -7,27 +7,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from climp_bench.embed.sets import Annotations
 from climp_bench.errors import UsageError
 from climp_bench.models.adapters import Encoder
 from climp_bench.suite.protocols import Rules
 
 Floats = npt.NDArray[np.float32]
-
-
-def merge_shared_names(notes: Annotations) -> Annotations:
-    """One class for every distinct class name, in order of first appearance.
-
-    Prompts of the classes that are merged are the same texts, so their mean is unchanged.
-    """
-    first: dict[str, int] = {}
-    for name in notes.classes:
-        first.setdefault(name, len(first))
-    if len(first) == len(notes.classes):
-        return notes
-    merged = np.array([first[name] for name in notes.classes], dtype=np.int64)
-    labels = None if notes.labels is None else merged[notes.labels]
-    return replace(notes, classes=tuple(first), owner=merged[notes.owner], labels=labels)
 
 
 def rounded(values: Floats, dtype: str) -> Floats:

@@ -11,8 +11,8 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from climp_bench.embed.sets import Annotations, EmbeddingSet
-from climp_bench.eval.protocol import half_scores, merge_shared_names
+from climp_bench.embed.sets import Annotations, EmbeddingSet, merge_shared_names
+from climp_bench.eval.protocol import half_scores
 from climp_bench.eval.resampled import mean_average_precisions, mean_recalls
 from climp_bench.eval.scores import Score
 from climp_bench.metrics import classification as metrics

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from climp_bench.download import Announce
+from climp_bench.download import Announce, Listing
 from climp_bench.errors import UsageError, WeightsError
 from climp_bench.models import hub
 from climp_bench.models import tokenizer as tokenizers
@@ -15,7 +16,10 @@ from climp_bench.models.foreign import ForeignWeights
 from climp_bench.models.spec import ModelSpec, Source
 from climp_bench.models.store import (
     CONFIG,
+    FILES,
     MANIFEST,
+    MODEL,
+    OPTIONAL,
     WeightsRef,
     folder_name,
     install,
@@ -48,6 +52,8 @@ def open_weights(
         return ForeignWeights(path, f"file {path}", tokenizer)
     repo, revision = hub.split_revision(text)
     listing = hub.look_up(repo, revision, offline=offline)
+    if _holds_own(listing):
+        return _fetch_own(listing, None, announce)
     source = spec.origin.weights
     path = hub.fetch(listing, source.filename if source else "model.safetensors", announce=announce)
     if tokenizer is None and not tokenizers.is_shipped(spec.tokenizer):
@@ -69,18 +75,25 @@ def import_weights(spec: ModelSpec, path: Path, *, tokenizer: Path | None = None
 
 
 def pull(
-    spec: ModelSpec, *, revision: str | None = None, offline: bool = False, announce: Announce
+    spec: ModelSpec, *, repo: str = "", revision: str | None = None, offline: bool = False, announce: Announce
 ) -> WeightsRef:
     """Fetch the published weights of ``spec`` and their tokenizer into the user's store.
 
     A download that was stopped goes on where it was. The commit, the licence and the digests are recorded
     with the weights.
 
+    Args:
+        spec: the model.
+        repo: repository that they are fetched from; "" for the one that the catalogue names.
+        revision: of the repository; None for the one that the catalogue pins, else what its branch stands at.
+        offline: never ask the hub.
+        announce: told what is fetched, and its size first.
+
     Raises:
         UsageError: none are published.
         WeightsError: they cannot be fetched, or are not what the hub or the specification says.
     """
-    source = spec.origin.weights
+    source = Source(repo, MODEL, "not stated") if repo else spec.origin.weights
     if source is None:
         raise UsageError("no weights of it are published", where=spec.name, remedy=ways_to_get(spec))
     listing = hub.look_up(source.repo, revision or source.revision, offline=offline)
@@ -89,21 +102,40 @@ def pull(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise WeightsError(f"cannot be made ({fault})", where=str(folder)) from fault
-    path = hub.fetch(listing, source.filename, folder=folder, announce=announce)
-    tokenizer = None
-    if not tokenizers.is_shipped(spec.tokenizer):
-        tokenizer = _fetch_tokenizer(spec, folder / "tokenizer", offline, announce)
-    weights = ForeignWeights(path, f"hf:{source.repo}@{listing.commit}", tokenizer)
     facts = {
-        "source": weights.source,
+        "source": f"hf:{source.repo}@{listing.commit}",
         "repository": source.repo,
         "commit": listing.commit,
         "licence": listing.licence if listing.licence != "not stated" else source.licence,
-        "sha256": weights.digest,
     }
-    ref = _store(weights, spec, facts)
+    if _holds_own(listing):
+        own = _fetch_own(listing, folder, announce)
+        ref = install(own, spec, {**facts, "sha256": own.digest})
+    else:
+        weights = _fetch_foreign(spec, listing, source.filename, folder, offline, announce)
+        ref = _store(weights, spec, {**facts, "sha256": weights.digest})
     shutil.rmtree(folder, ignore_errors=True)
     return ref
+
+
+def _holds_own(listing: Listing) -> bool:
+    """Whether a repository holds what ``models push`` uploads."""
+    return {MANIFEST, *FILES} <= {file.name for file in listing.files}
+
+
+def _fetch_own(listing: Listing, folder: Path | None, announce: Announce) -> WeightsRef:
+    directory = hub.fetch_files(listing, (MANIFEST, *FILES, *OPTIONAL), folder=folder, announce=announce)
+    return replace(open_folder(directory), source=f"hf:{listing.repo}@{listing.commit}")
+
+
+def _fetch_foreign(
+    spec: ModelSpec, listing: Listing, filename: str, folder: Path, offline: bool, announce: Announce
+) -> ForeignWeights:
+    path = hub.fetch(listing, filename, folder=folder, announce=announce)
+    tokenizer = None
+    if not tokenizers.is_shipped(spec.tokenizer):
+        tokenizer = _fetch_tokenizer(spec, folder / "tokenizer", offline, announce)
+    return ForeignWeights(path, f"hf:{listing.repo}@{listing.commit}", tokenizer)
 
 
 def published(name: str, scale: str | None = None) -> ModelSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from climp_bench.download import Announce, Hub, HubFile, Listing, silent
@@ -63,6 +64,14 @@ def fetch(
     (index,) = _HUB.fetch(listing, [first], folder)
     _HUB.fetch(listing, [choose(listing, name) for name in _shards(index, first.name)], folder, announce)
     return index.parent
+
+
+def fetch_files(
+    listing: Listing, names: Sequence[str], *, folder: Path | None = None, announce: Announce = silent
+) -> Path:
+    """``fetch`` for files that lie together, as those of them that are there; the folder that holds them."""
+    files = [file for file in listing.files if file.name in names]
+    return _HUB.fetch(listing, files, folder, announce)[0].parent
 
 
 def _shards(index: Path, name: str) -> list[str]:

@@ -24,6 +24,7 @@ class Source:
             branch stands at is looked up, shown, and recorded with the weights.
         gated: whether its terms must be accepted on the hub first.
         url: where it is, if not on the hub.
+        sha256: its digest there, hexadecimal; "" where its publisher states none that was read.
     """
 
     repo: str
@@ -32,6 +33,7 @@ class Source:
     revision: str | None = None
     gated: bool = False
     url: str = ""
+    sha256: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +31,7 @@ from climp_bench.files import sha256_file, write_text
 from climp_bench.models import tokenizer as tokenizers
 from climp_bench.models.card import render_card
 from climp_bench.models.spec import ModelSpec, defaults
+from climp_bench.models.staging import replacing
 
 if TYPE_CHECKING:
     from climp_bench.models.dual_encoder import DualEncoder
@@ -72,6 +71,17 @@ class WeightsRef:
     def digest(self) -> str:
         """SHA-256 of the weights file, hexadecimal, as the manifest says."""
         return self.files[MODEL].sha256
+
+    @property
+    def model(self) -> str:
+        """``family@scale``, as ``config.json`` says."""
+        config = _read_json(self.directory / CONFIG)
+        return f"{config.get('family')}@{config.get('scale')}"
+
+    @property
+    def manifest(self) -> str:
+        """The text of the manifest; that of shipped weights lies in no file of their own."""
+        return _manifest_text(self.files)
 
     def tokenizer(self, spec: ModelSpec) -> tokenizers.Tokenizer:
         """The tokenizer of ``spec``: the shipped one of that name, else the file beside the weights.
@@ -152,20 +162,25 @@ def save_state(
     """
     refuse_non_finite(state, f"{spec.name}, to be saved in {directory}")
     directory = Path(directory).absolute()
-    with _replacing(directory, "written", "choose another folder") as staging:
+    with replacing(directory, "written", "choose another folder") as staging:
         save_file(dict(state), staging / MODEL)
         write_text(staging / CONFIG, _config_text(spec), WeightsError)
         write_text(staging / CARD, render_card(spec, card), WeightsError)
         if tokenizer is not None:
             write_text(staging / TOKENIZER, tokenizer.to_json(), WeightsError)
         if origin is not None:
-            write_text(staging / ORIGIN, json.dumps(dict(origin), indent=2) + "\n", WeightsError)
+            write_text(staging / ORIGIN, _origin_text(origin), WeightsError)
         write_text(staging / MANIFEST, _manifest_text(_digests(staging)), WeightsError)
     return open_folder(directory)
 
 
-def install(ref: WeightsRef, spec: ModelSpec) -> WeightsRef:
+def install(ref: WeightsRef, spec: ModelSpec, origin: Mapping[str, Any] | None = None) -> WeightsRef:
     """Copy weights into the user's store, where they are found by name; replaces what is there.
+
+    Args:
+        ref: the weights.
+        spec: their model.
+        origin: where they were fetched from; joins what ``origin.json`` says of how they were made.
 
     Raises:
         WeightsError: the weights do not match their manifest or are of another model, or the store cannot
@@ -175,8 +190,13 @@ def install(ref: WeightsRef, spec: ModelSpec) -> WeightsRef:
         verify(ref.directory / name, digest)
     check_config(spec, ref.directory / CONFIG)
     target = user_store() / folder_name(spec)
-    with _replacing(target, "installed", f"set {HOME_VARIABLE}") as staging:
-        shutil.copytree(ref.directory, staging, dirs_exist_ok=True)
+    with replacing(target, "installed", f"set {HOME_VARIABLE}") as staging:
+        for name in ref.files:
+            shutil.copy2(ref.directory / name, staging / name)
+        if origin is not None:
+            made = _read_json(ref.directory / ORIGIN) if ORIGIN in ref.files else {}
+            write_text(staging / ORIGIN, _origin_text({**made, **origin}), WeightsError)
+        write_text(staging / MANIFEST, _manifest_text(_digests(staging)), WeightsError)
     return open_folder(target)
 
 
@@ -310,44 +330,12 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
     return tensor.contiguous().clone()
 
 
-@contextmanager
-def _replacing(directory: Path, done: str, other_way: str) -> Iterator[Path]:
-    """A staging folder beside ``directory`` that takes its place when the block ends well."""
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-        try:
-            yield staging
-            staging.chmod(0o755)
-            _put_in_place(staging, directory)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-    except (OSError, SafetensorError) as fault:
-        raise WeightsError(
-            f"the weights cannot be {done} ({fault})",
-            where=str(directory),
-            remedy=f"Free some space or {other_way}; what was there before is kept.",
-        ) from fault
-
-
-def _put_in_place(staging: Path, directory: Path) -> None:
-    """Rename ``staging`` to ``directory``; what was there is moved aside first and then deleted."""
-    if not directory.exists():
-        os.replace(staging, directory)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.old.", dir=directory.parent))
-    os.replace(directory, aside / directory.name)
-    try:
-        os.replace(staging, directory)
-    except OSError:
-        os.replace(aside / directory.name, directory)
-        aside.rmdir()
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
 def _config_text(spec: ModelSpec) -> str:
     return json.dumps(plain(spec), indent=2) + "\n"
+
+
+def _origin_text(origin: Mapping[str, Any]) -> str:
+    return json.dumps(dict(origin), indent=2) + "\n"
 
 
 def _manifest_text(files: Mapping[str, FileDigest]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,18 @@ from typing import Any
 from climp_bench.errors import StoreError
 from climp_bench.files import write_text
 from climp_bench.metrics.seeds import t_interval
+from climp_bench.report.experiment import write_numbers
 from climp_bench.report.plots import COLOURS, save
 
+DRAWINGS = (
+    "These are drawings, not the paper's CIFAR-10, and seconds of training: this shows that the experiment "
+    "runs, and nothing about the paper's claim."
+)
+NOTE = (
+    "Means over seeds; intervals are Student's over seeds, 95%: they describe training, not the choice of "
+    "test images. The permuted images have their patches in one fixed other order, the same for all images "
+    "and seeds."
+)
 Run = Mapping[str, Any]
 """The fields of ``train.bias.BiasRun``, with its accuracy."""
 HEAD = (
@@ -53,27 +62,26 @@ def rows(runs: Sequence[Run]) -> list[list[str]]:
     return table
 
 
-def write_bias(runs: Sequence[Run], facts: Mapping[str, Any], out: Path) -> list[Path]:
+def write_bias(
+    runs: Sequence[Run], facts: Mapping[str, Any], out: Path, *, small: bool = False
+) -> list[Path]:
     """Write ``bias.md``, ``bias.json`` and ``bias.png`` to ``out`` and return their paths.
 
     Args:
         runs: all of them.
         facts: what the runs have in common, for the page.
+        small: whether the data are the embedded drawings, which the page says.
 
     Raises:
         StoreError: a file cannot be written.
     """
-    page, numbers, picture = (out / f"bias{suffix}" for suffix in (".md", ".json", ".png"))
+    page, picture = out / "bias.md", out / "bias.png"
     lines = [f"| {' | '.join(row)} |" for row in [list(HEAD), ["---"] * len(HEAD), *rows(runs)]]
     settings = [f"- {key}: {value}" for key, value in facts.items()]
-    note = (
-        "Intervals are Student's over seeds: they describe training, not the choice of test images. The "
-        "permuted images have their patches in one fixed other order, the same for all images and seeds."
-    )
-    text = ["# Inductive bias", "", *lines, "", note, "", f"![Loss by epoch]({picture.name})", "", *settings]
+    said = [line for remark in (*[DRAWINGS] * small, NOTE) for line in (remark, "")]
+    text = ["# Inductive bias", "", *lines, "", *said, f"![Loss by epoch]({picture.name})", "", *settings]
     write_text(page, "\n".join(text) + "\n", StoreError)
-    plain = {"facts": dict(facts), "runs": [dict(run) for run in runs]}
-    write_text(numbers, json.dumps(plain, indent=1) + "\n", StoreError)
+    numbers = write_numbers("bias", runs, facts, out, small=small, remarks=[NOTE])
     _plot(runs, picture)
     return [page, numbers, picture]
 

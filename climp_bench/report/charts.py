@@ -11,14 +11,19 @@ PERCENT = Axis(0, 100, "percent")
 _ROW = 26
 
 
-def dot_chart(table: Table) -> Chart:
-    """Scores of a table in percent: a line a row, a dot a model, intervals as whiskers, chance as a bar."""
+def dot_chart(table: Table, *, close: bool = False) -> Chart:
+    """Scores of a table in percent: a line a row, a dot a model, intervals as whiskers, chance as a bar.
+
+    Args:
+        table: of scores.
+        close: whether the axis is no wider than they need.
+    """
     rows = [row for row in table.rows if any(cell.value is not None for cell in row.cells)]
     if not rows:
         return Chart(f"{table.key}-dots", table.title, absent="No score in this table has a value.")
     ticks = tuple((k + 0.5, " ".join(row.labels)) for k, row in enumerate(reversed(rows)))
     panel = Panel(
-        "percent, with 95% intervals", Axis(0, 100, "percent"), Axis(0, len(rows), ticks=ticks),
+        "percent, with 95% intervals", _percent(rows) if close else PERCENT, Axis(0, len(rows), ticks=ticks),
         f"{table.title}: scores of {len(rows)} measurements; the table holds the numbers",
         760, _ROW * len(rows) + 64, 250,
     )  # fmt: skip

@@ -203,9 +203,10 @@ class Report:
     Attributes:
         title: of the report.
         sections: by topic.
-        records: everything in the store, in its order.
+        records: everything in the store, in its order, then those of experiments.
         shots: what models got right and wrong, by task.
         beside: the paper's figures beside ours, rows of text with the head first.
+        wanted: commands that would measure what is missing there.
     """
 
     title: str
@@ -213,3 +214,4 @@ class Report:
     records: tuple[RunRecord, ...]
     shots: tuple[Shots, ...] = ()
     beside: tuple[tuple[str, ...], ...] = ()
+    wanted: tuple[str, ...] = ()

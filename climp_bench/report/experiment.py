@@ -16,7 +16,16 @@ from climp_bench.files import write_text
 from climp_bench.metrics.seeds import t_interval
 from climp_bench.report.plots import COLOURS, MARKERS, save
 from climp_bench.report.tables import HEADLINE, LABELS
+from climp_bench.results.experiments import EXPERIMENT_VERSION
 
+SMALL = (
+    "These are thumbnails of the towers, trained for seconds on drawings: this shows that the experiment "
+    "runs, and nothing about the paper's claim."
+)
+OVER = (
+    "Means over seeds with 95% t intervals, of training; with one seed the interval is of the samples. "
+    "Scores in percent; recall is on captions of scenes that no training shows."
+)
 Run = Mapping[str, Any]
 """What ``run.experiment.run_trials`` returns of each trial."""
 Key = tuple[str, str]
@@ -45,6 +54,29 @@ class Cell:
         if self.low is None or self.high is None:
             return mean
         return f"{mean} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one image tower has over another, paired by seed: a mean difference of shares.
+
+    Attributes:
+        mean, low, high: without several seeds there is no interval.
+        seeds: of the runs that make pairs.
+        n: samples of each.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    seeds: tuple[int, ...]
+    n: int
+
+    def __str__(self) -> str:
+        mean = f"{100 * self.mean:+.1f}"
+        if self.low is None or self.high is None:
+            return mean
+        return f"{mean} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
 
 
 def keys(runs: Sequence[Run]) -> list[Key]:
@@ -94,25 +126,30 @@ def differences(runs: Sequence[Run]) -> list[list[str]]:
     First image tower named minus the other; a row a text tower: label, seeds, then each score.
     """
     images = list(dict.fromkeys(run["image"] for run in runs))
-    if len(images) != 2:
-        return []
     rows = []
     for text in dict.fromkeys(run["text"] for run in runs):
-        by_seed = {(r["image"], r["seed"]): r for r in runs if r["text"] == text}
-        seeds = sorted(s for i, s in by_seed if i == images[0] and (images[1], s) in by_seed)
+        found = [change(runs, text, key) for key in keys(runs)]
+        seeds = {seed for one in found if one for seed in one.seeds}
         if seeds:
-            cells = [_difference(by_seed, images, seeds, key) for key in keys(runs)]
-            rows.append([f"{images[0]} - {images[1]}", text, "", str(len(seeds)), *cells])
+            row = [f"{images[0]} - {images[1]}", text, "", str(len(seeds))]
+            rows.append([*row, *(str(one or "-") for one in found)])
     return rows
 
 
-def _difference(by_seed: Mapping[Any, Run], images: Sequence[str], seeds: Sequence[int], key: Key) -> str:
-    pairs = [[_score(by_seed[image, seed], key) for image in images] for seed in seeds]
-    values = [100 * (a["value"] - b["value"]) for a, b in pairs if a and b]
-    if not values:
-        return "-"
-    mean, interval = f"{sum(values) / len(values):+.1f}", t_interval(values)
-    return mean if interval is None else f"{mean} [{interval.low:+.1f}, {interval.high:+.1f}]"
+def change(runs: Sequence[Run], text: str, key: Key) -> Change | None:
+    """What the image tower changes with one text tower; None unless two image towers share a seed."""
+    images = list(dict.fromkeys(run["image"] for run in runs))
+    if len(images) != 2:
+        return None
+    of = {(r["image"], r["seed"]): _score(r, key) for r in runs if r["text"] == text}
+    pairs = {s: (one, of.get((images[1], s))) for (i, s), one in sorted(of.items()) if i == images[0]}
+    whole = {s: (one, other) for s, (one, other) in pairs.items() if one and other}
+    if not whole:
+        return None
+    values = [one["value"] - other["value"] for one, other in whole.values()]
+    mean, interval, n = sum(values) / len(values), t_interval(values), next(iter(whole.values()))[0]["n"]
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    return Change(mean, low, high, tuple(whole), n)
 
 
 def table(runs: Sequence[Run], point: str = "") -> list[list[str]]:
@@ -129,7 +166,7 @@ def table(runs: Sequence[Run], point: str = "") -> list[list[str]]:
 
 def write_experiment(
     name: str, runs: Sequence[Run], facts: Mapping[str, Any], out: Path, *,
-    point: str = "", remarks: Sequence[str] = (),
+    point: str = "", small: bool = False, lead: Sequence[str] = (), remarks: Sequence[str] = (),
 ) -> list[Path]:  # fmt: skip
     """Write ``NAME.md``, ``.csv`` and ``.json`` to ``out``; their paths.
 
@@ -139,23 +176,41 @@ def write_experiment(
         facts: what they have in common.
         out: folder.
         point: what varies beside the model.
-        remarks: said under the table.
+        small: whether the models are thumbnails, which the page says.
+        lead: what was found, in sentences under the table.
+        remarks: said after that, and kept for ``climp-bench report``.
 
     Raises:
         StoreError: a file cannot be written.
     """
     rows = table(runs, point)
     lines = [f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]]
-    said = [line for remark in remarks for line in ("", remark)]
+    said = [line for remark in (*lead, *[SMALL] * small, *remarks) for line in ("", remark)]
     settings = [f"- {key}: {value}" for key, value in facts.items()]
     title = name.replace("-", " ").capitalize()
     text = [f"# {title}", "", *lines, *said, "", f"![{title}]({name}.png)", "", *settings]
-    page, sheet, numbers = (out / f"{name}{suffix}" for suffix in (".md", ".csv", ".json"))
+    page, sheet = out / f"{name}.md", out / f"{name}.csv"
     write_text(page, "\n".join(text) + "\n", StoreError)
     write_text(sheet, _csv(runs), StoreError)
-    plain = {"facts": dict(facts), "remarks": list(remarks), "runs": list(runs)}
-    write_text(numbers, json.dumps(plain, indent=1) + "\n", StoreError)
-    return [page, sheet, numbers]
+    return [page, sheet, write_numbers(name, runs, facts, out, small=small, remarks=remarks)]
+
+
+def write_numbers(
+    name: str, runs: Sequence[Run], facts: Mapping[str, Any], out: Path, *,
+    small: bool, remarks: Sequence[str],
+) -> Path:  # fmt: skip
+    """Write ``NAME.json``, which ``results.experiments`` reads if the runs have their records; its path.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    content = {
+        "schema_version": EXPERIMENT_VERSION, "name": name, "small": small, "facts": dict(facts),
+        "remarks": list(remarks), "runs": [dict(run) for run in runs],
+    }  # fmt: skip
+    path = out / f"{name}.json"
+    write_text(path, json.dumps(content, indent=1) + "\n", StoreError)
+    return path
 
 
 def _csv(runs: Sequence[Run]) -> str:

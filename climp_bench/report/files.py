@@ -10,7 +10,6 @@ from climp_bench.report.document import Chart, Report, Section
 from climp_bench.report.formats import markdown_table, to_csv, to_latex, to_markdown
 from climp_bench.report.html import to_html
 from climp_bench.report.missing import missing
-from climp_bench.report.paper import commands
 from climp_bench.report.svg import compose
 from climp_bench.report.tables import to_csv as records_csv
 
@@ -65,9 +64,9 @@ def _markdown(report: Report) -> str:
 
 def _paper(report: Report) -> str:
     parts = ["# Paper against measured\n", "Scores in percent.\n", markdown_table(report.beside, 3)]
-    if wanted := commands(report.records):
+    if report.wanted:
         parts.append("What would measure the others:\n")
-        parts.append("".join(f"- `{command}`\n" for command in wanted))
+        parts.append("".join(f"- `{command}`\n" for command in report.wanted))
     return "\n".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""From a results store to a report: which records make which tables, charts and examples."""
+"""From a results store to a report: which records and experiments make which tables, charts and examples."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import get_args
 
 from climp_bench.report.charts import cost_chart, dot_chart, length_chart, size_chart
 from climp_bench.report.document import Chart, Judge, Report, Section, Shots, Table, judged
+from climp_bench.report.experiment_sections import experiment_sections
 from climp_bench.report.formats import slug
 from climp_bench.report.other_tables import (
     dense_tables,
@@ -16,10 +17,11 @@ from climp_bench.report.other_tables import (
     kernel_tables,
     remaining_tables,
 )
-from climp_bench.report.paper import paper_rows
+from climp_bench.report.paper import commands, paper_rows
 from climp_bench.report.score_tables import ood_tables, resolution_tables, zeroshot_tables
 from climp_bench.report.space_charts import space_charts
 from climp_bench.results import ResultStore, RunRecord
+from climp_bench.results.experiments import Stored
 from climp_bench.results.kernels import KernelRun
 from climp_bench.results.pictures import read_pictures
 from climp_bench.specs import TaskKind
@@ -31,6 +33,7 @@ def gather(
     store: ResultStore,
     judge: Judge,
     kernels: Sequence[KernelRun] = (),
+    experiments: Sequence[Stored] = (),
     *,
     pictures: bool = True,
     title: str = TITLE,
@@ -41,6 +44,7 @@ def gather(
         store: its records, and the pictures beside them.
         judge: says which scores of a row are better than the others.
         kernels: runs of ``bench-kernels``.
+        experiments: what ``ablation``, ``scaling`` and ``bias`` left.
         pictures: whether examples with thumbnails are shown.
         title: of the report.
 
@@ -55,13 +59,16 @@ def gather(
         _dense(records),
         _geometry(records, store),
         _efficiency(records),
+        *experiment_sections(experiments),
         _kernels(kernels),
         _others(records),
     )
     kept = [s for s in sections if s.command or s.tables]
     ranked = tuple(replace(s, tables=tuple(judged(t, judge) for t in s.tables)) for s in kept)
     shots = tuple(_shots(records, store)) if pictures else ()
-    return Report(title, _named_apart(ranked), tuple(records), shots, paper_rows(records))
+    trained = [r for one in experiments for run in one.content.runs for r in run.records]
+    beside, wanted = paper_rows(records, experiments), tuple(commands(records, experiments))
+    return Report(title, _named_apart(ranked), (*records, *trained), shots, beside, wanted)
 
 
 def _scores(records: Sequence[RunRecord]) -> Section:

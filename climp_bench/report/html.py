@@ -20,7 +20,6 @@ from climp_bench.report.html_parts import (
     text_table_html,
 )
 from climp_bench.report.missing import missing
-from climp_bench.report.paper import commands
 from climp_bench.report.svg import DARK_COLOURS, LIGHT_COLOURS, SHAPES
 from climp_bench.results import RunRecord
 from climp_bench.results.schema import Provenance
@@ -136,8 +135,8 @@ def _beside(report: Report) -> str:
     if len(report.beside) < 2:
         return ""
     table = text_table_html("Published figures, ours, or why there is none", report.beside, _BESIDE_WORDS)
-    if wanted := commands(report.records):
-        listed = "".join(f"<li><code>{escape(command)}</code></li>" for command in wanted)
+    if report.wanted:
+        listed = "".join(f"<li><code>{escape(command)}</code></li>" for command in report.wanted)
         table += f'<p class="note">What would measure the others:</p><ul class="commands">{listed}</ul>'
     lead = "Every figure of the paper that climp-bench has on record. Scores in percent."
     return _topic("paper", "Paper against measured", lead, table)
@@ -223,7 +222,8 @@ def _facts(r: RunRecord) -> dict[str, Any]:
     started = f"{run.started_at:%Y-%m-%d %H:%M:%S} UTC"
     cached = {True: "from the cache", False: "computed", None: "-"}[run.cache_hit]
     made: list[Fact] = [["started", started], ["embeddings", cached], ["command", " ".join(run.argv)]]
-    title = f"{r.model.name}, {r.task}, {r.metric}"
+    seed = f", seed {r.extra['training seed']}" if "training seed" in r.extra else ""
+    title = f"{r.model.name}, {r.task}, {r.metric}{seed}"
     return {"title": title, "value": value, "facts": facts, "run": made}
 
 

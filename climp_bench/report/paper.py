@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from climp_bench.report.efficiency_tables import MIB
+from climp_bench.report.experiment_sections import PARTS, paper_state
 from climp_bench.report.pool import PERCENT
 from climp_bench.report.reference import SUITE, Comparison, Figure, compare, read_figures
 from climp_bench.report.tables import Line
 from climp_bench.results import RunRecord
+from climp_bench.results.experiments import Stored
 from climp_bench.suite.loader import available, load, shipped_dir
 
 if sys.version_info >= (3, 11):
@@ -34,17 +36,18 @@ NOT_MEASURED = "not measured"
 Rows = tuple[tuple[str, ...], ...]
 
 
-def paper_rows(records: Sequence[RunRecord]) -> Rows:
+def paper_rows(records: Sequence[RunRecord], experiments: Sequence[Stored] = ()) -> Rows:
     """The figures of CLIMP and of its authors' repository beside ours; the first row is the head.
 
-    Scores are in percent. A figure without a counterpart says why; :func:`commands` would measure it.
+    Scores are in percent. A figure without a counterpart says why; :func:`commands` would measure it. Of
+    experiments no figure is on record: their rows say how they stand.
     """
     figures = [f for f in read_figures() if _OF_THE_PAPER in f.source]
     found: dict[Figure, list[Comparison]] = {}
     for comparison in compare(records, figures):
         found.setdefault(comparison.figure, []).append(comparison)
     rows = [row for figure in figures for row in _of(figure, found.get(figure, []), records)]
-    return (HEAD, *rows, *_efficiency(records))
+    return (HEAD, *rows, *_efficiency(records), *_experiments(experiments))
 
 
 def _of(figure: Figure, found: Sequence[Comparison], records: Sequence[RunRecord]) -> list[tuple[str, ...]]:
@@ -65,13 +68,14 @@ def _of(figure: Figure, found: Sequence[Comparison], records: Sequence[RunRecord
     return rows
 
 
-def commands(records: Sequence[RunRecord]) -> list[str]:
-    """What would measure the figures that nothing was measured for."""
+def commands(records: Sequence[RunRecord], experiments: Sequence[Stored] = ()) -> list[str]:
+    """What would measure the figures and carry out the experiments that nothing was measured for."""
     figures = [f for f in read_figures() if _OF_THE_PAPER in f.source]
     done = {c.figure for c in compare(records, figures)}
     wanted = [_command(f) for f in figures if f not in done and _absent(f, records) == NOT_MEASURED]
     costs = [row for row in _efficiency(records) if row[7] == NOT_MEASURED]
     wanted += [f"climp-bench efficiency --res {_side()} --model {row[1]}" for row in costs]
+    wanted += [part.full for name, part in PARTS.items() if paper_state(name, experiments) != "measured"]
     return list(dict.fromkeys(wanted))
 
 
@@ -126,6 +130,14 @@ def _efficiency(records: Sequence[RunRecord]) -> Iterator[tuple[str, ...]]:
             elif record is not None and record.error is not None:
                 shown = ("-", "-", "-", f"{record.status}: {record.error.what}")
             yield (f"image tower, {side} px", model, metric, f"{entry[key]}", *shown, entry["source"])
+
+
+def _experiments(stored: Sequence[Stored]) -> Iterator[tuple[str, ...]]:
+    for name, part in PARTS.items():
+        state = paper_state(name, stored)
+        ours = f"see {part.title}" if state else "-"
+        source = f"CLIMP paper, arXiv 2601.06891v1, {part.paper}"
+        yield (part.title, "-", "-", "not on record", ours, "-", "-", state or NOT_MEASURED, source)
 
 
 def _costs() -> dict[str, Any]:

@@ -35,6 +35,8 @@ STYLE = (
     + _SERIES_DARK + "}.paper{fill:var(--bg)}"
 )  # fmt: skip
 Point = tuple[float, float]
+_HALF = 3.2
+"""Half the width of a letter of a tick, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,9 @@ class Panel:
         for value, text in self.x.marks():
             x = self._x(value)
             parts.append(f'<path class="grid" d="M{x} {bottom}v4"/>')
+            at, anchor = (x, "middle") if x + _HALF * len(text) <= self.width else (self.width - 1, "end")
             parts.append(
-                f'<text class="small" x="{x}" y="{bottom + 17}" text-anchor="middle">{escape(text)}</text>'
+                f'<text class="small" x="{at}" y="{bottom + 17}" text-anchor="{anchor}">{escape(text)}</text>'
             )
         parts.append(f'<path class="grid" d="M{self.left} 24V{bottom}H{right}"/>')
         middle = (self.left + right) / 2

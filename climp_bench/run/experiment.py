@@ -6,13 +6,15 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from climp_bench.embed.batches import do_share
 from climp_bench.errors import ClimpError, TrainingError, UsageError
 from climp_bench.files import write_text
 from climp_bench.models.adapters import CatalogueEncoder, pick_device
@@ -20,6 +22,7 @@ from climp_bench.models.catalogue import describe, find
 from climp_bench.models.spec import ModelSpec
 from climp_bench.models.store import open_folder
 from climp_bench.models.weights import Choice
+from climp_bench.ranks import DEFAULT_TIMEOUT, exchange, joined, place
 from climp_bench.results import Problem, RunRecord
 from climp_bench.run.execute import execute
 from climp_bench.run.plan import Settings, make_plan
@@ -27,6 +30,7 @@ from climp_bench.suite import Suite
 from climp_bench.train import Progress, Quiet, recipe
 from climp_bench.train import spread_checkpoint as checkpoint
 from climp_bench.train.engine import train_recipe
+from climp_bench.train.sharing import settled
 from climp_bench.train.thumbnail import thumbnail
 
 PAIRS = ("climp-m1", "climp-m2", "climp-llama", "rope-vit-m1", "rope-vit-m2", "rope-vit")
@@ -108,6 +112,9 @@ def run_trials(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Train and score every trial that ``out`` has no result of, one after the other.
 
+    The processes that torchrun started share thumbnails out, each training its own alone; whole models are
+    trained and scored by all together. The first process then returns the results, the others none.
+
     Args:
         trials: what to train.
         suite: what each is scored on.
@@ -127,32 +134,90 @@ def run_trials(
         ``n``, ``chance``.
 
     Raises:
-        ClimpError: of training (``TrainingStopped`` after a checkpoint), or what made an evaluation fail.
+        ClimpError: of training (``TrainingStopped`` after a checkpoint), or what made an evaluation fail;
+            ``RankError`` if that was in another process.
     """
-    device = pick_device(device)
+    device, here = pick_device(device), place()
     small = all(trial.spec.family.startswith(f"{trial.family}-thumbnail") for trial in trials)
-    found = []
-    for trial in trials:
-        folder = (
-            out / "runs" / f"{trial.family}-{trial.point}-{trial.recipe.run.seed}-{_digest(trial, suite)}"
-        )
-        kept = folder / "result.json"
-        if fresh and folder.exists():
+    folders = [out / "runs" / _folder(trial, suite) for trial in trials]
+    results = [folder / "result.json" for folder in folders]
+    if fresh and here.rank == 0:
+        for folder in filter(Path.exists, folders):
             shutil.rmtree(folder)
-        if not kept.is_file():
-            settings = Settings(out=folder, cache=folder / "embeddings", data_roots=data_roots)
-            with _one_thread(small):
-                weights = train_recipe(
-                    trial.recipe, folder, device, True, progress(), out / "pool", spec=trial.spec
-                )
-                records = _scores(trial, weights, suite, settings, device, watcher)
+    todo = exchange([k for k, kept in enumerate(results) if not kept.is_file()])[0]
+    run = _Run(suite, out / "pool", device, data_roots, watcher, progress, small)
+    own = todo[here.rank :: here.size] if small else todo
+    for k in set(range(len(trials))) - set(todo):
+        report(trials[k].label)
+    with settled() if small else nullcontext():
+        for k in own:
+            weights = run.train(trials[k], folders[k])
+            with nullcontext() if small else settled():
+                run.score(trials[k], folders[k], weights)
+            report(trials[k].label)
+    for k in set(todo) - set(own):
+        report(trials[k].label)
+    return [_read(kept) for kept in results] if here.rank == 0 else []
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the trials of an experiment share; ``small`` ones are trained and scored by one process each."""
+
+    suite: Suite
+    pool: Path
+    device: str
+    data_roots: tuple[Path, ...]
+    watcher: Any
+    progress: Callable[[], Progress]
+    small: bool
+
+    def train(self, trial: Trial, folder: Path) -> Path:
+        """The folder of the weights."""
+        with _one_thread(self.small), _named(trial):
+            return train_recipe(
+                trial.recipe, folder, self.device, True, self.progress(), self.pool, spec=trial.spec,
+                alone=self.small,
+            )  # fmt: skip
+
+    def score(self, trial: Trial, folder: Path, weights: Path) -> None:
+        """Keep the result of a trained trial, and nothing else that it no longer needs."""
+        with _one_thread(self.small), _named(trial):
+            records = self._scores(trial, folder, weights)
+            if records is None:
+                return
             result = _result(trial, folder, records)
-            write_text(kept, json.dumps(result, indent=1) + "\n", TrainingError)
-            checkpoint.discard(folder / "checkpoints")
-            shutil.rmtree(folder / "embeddings", ignore_errors=True)
-        found.append(_read(kept))
-        report(trial.label)
-    return found
+            write_text(folder / "result.json", json.dumps(result, indent=1) + "\n", TrainingError)
+        checkpoint.discard(folder / "checkpoints")
+        shutil.rmtree(folder / "embeddings", ignore_errors=True)
+
+    def _scores(self, trial: Trial, folder: Path, weights: Path) -> list[RunRecord] | None:
+        """All scores; None if this process only helped with them. Raises what made one fail."""
+        encoder = CatalogueEncoder(Choice(trial.spec, open_folder(weights), "trained here"), self.device)
+        with nullcontext() if self.small else joined(DEFAULT_TIMEOUT) as team:
+            if team is not None and team.rank > 0:
+                team.serve(partial(do_share, rank=team.rank, encoders={encoder.name: encoder}))
+                return None
+            settings = Settings(
+                out=folder, cache=folder / "embeddings", data_roots=self.data_roots, team=team
+            )
+            records = execute(make_plan([encoder], [self.suite]), settings, self.watcher).records
+        for record in records:
+            if record.status == "failed":
+                problem = record.error or Problem(what="an evaluation failed")
+                remedy = problem.remedy or "Mend that and run the same command again: it goes on."
+                raise ClimpError(problem.what, where=record.task, remedy=remedy)
+        return records
+
+
+@contextmanager
+def _named(trial: Trial) -> Iterator[None]:
+    """Errors say which trial they are of."""
+    try:
+        yield
+    except ClimpError as error:
+        error.where = f"{trial.label}: {error.where}".removesuffix(": ")
+        raise
 
 
 @contextmanager
@@ -166,27 +231,14 @@ def _one_thread(wanted: bool) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _digest(trial: Trial, suite: Suite) -> str:
+def _folder(trial: Trial, suite: Suite) -> str:
     towers = [
         [type(part).__name__, asdict(part)]
         for part in (trial.spec.image, trial.spec.text, trial.spec.preprocess)
     ]
     described = [trial.recipe.resolved(), towers, trial.spec.embed_dim, suite.model_dump(mode="json")]
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _scores(
-    trial: Trial, weights: Path, suite: Suite, settings: Settings, device: str, watcher: Any
-) -> list[RunRecord]:
-    """All scores. Raises what made one fail."""
-    encoder = CatalogueEncoder(Choice(trial.spec, open_folder(weights), "trained here"), device)
-    records = execute(make_plan([encoder], [suite]), settings, watcher).records
-    for record in records:
-        if record.status == "failed":
-            problem = record.error or Problem(what="an evaluation failed")
-            remedy = problem.remedy or "Mend that and run the same command again: it goes on."
-            raise ClimpError(problem.what, where=f"{trial.label}: {record.task}", remedy=remedy)
-    return records
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{trial.family}-{trial.point}-{trial.recipe.run.seed}-{digest}"
 
 
 def _result(trial: Trial, folder: Path, records: Sequence[RunRecord]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from climp_bench.errors import StoreError, UsageError
 from climp_bench.report.document import Report
 from climp_bench.report.gather import TITLE, gather
 from climp_bench.results import ResultStore
+from climp_bench.results.experiments import find_experiments
 from climp_bench.results.kernels import KernelRun
 from climp_bench.run.standings import judge_of
 
@@ -19,7 +20,7 @@ def make_report(folder: Path, *, pictures: bool = True, title: str = TITLE) -> R
     """The report of a folder of results: ``--out`` of the commands, or its ``records``.
 
     Args:
-        folder: of records, with ``kernels-*.json`` beside them.
+        folder: of records, with ``kernels-*.json`` beside them, and experiments there or one folder below.
         pictures: whether examples are shown.
         title: of the report.
 
@@ -30,8 +31,10 @@ def make_report(folder: Path, *, pictures: bool = True, title: str = TITLE) -> R
     if not folder.is_dir():
         remedy = "Fill one first: `climp-bench zeroshot --out DIR`, then `climp-bench report --results DIR`."
         raise UsageError("no such folder of results", where=str(folder), remedy=remedy)
-    store = ResultStore(folder / "records" if (folder / "records").is_dir() else folder)
-    report = gather(store, judge_of(store), _kernels(folder), pictures=pictures, title=title)
+    experiments = find_experiments(folder)
+    below = folder / "records"
+    store = ResultStore(below if experiments or below.is_dir() else folder)  # experiments have records inside
+    report = gather(store, judge_of(store), _kernels(folder), experiments, pictures=pictures, title=title)
     if not any(section.tables for section in report.sections):
         remedy = "Fill it first: `climp-bench zeroshot --out DIR`."
         raise UsageError("no results are there", where=str(folder), remedy=remedy)

@@ -31,8 +31,10 @@ from climp_bench.models.adapters import pick_device
 from climp_bench.models.catalogue import build_tower, count_parameters
 from climp_bench.models.configs import FlexiVitConfig
 from climp_bench.models.vmamba import VMambaConfig
+from climp_bench.ranks import exchange, place, take_gpu
 from climp_bench.train.bias_data import SIDE, Thumbnails
 from climp_bench.train.optim import adamw, cosine
+from climp_bench.train.sharing import settled
 
 PATCH = 4
 PERMUTATION_SEED = 0
@@ -89,6 +91,11 @@ class BiasRun:
         """Share of test images that are right."""
         return self.correct / self.n
 
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.tower}, {self.order}, seed {self.seed}: {self.accuracy:.1%}"
+
 
 def permute_patches(
     pixels_NHWC: npt.NDArray[np.uint8], seed: int = PERMUTATION_SEED
@@ -109,6 +116,8 @@ def run_bias(
 ) -> list[BiasRun]:  # fmt: skip
     """Every tower on both orders with every seed. What ``out`` has already is not run again.
 
+    The processes that torchrun started share the runs out; the first one then returns all, the others none.
+
     Args:
         data: images and labels.
         config: of every run.
@@ -121,24 +130,34 @@ def run_bias(
     Raises:
         TrainingError: a loss is not finite, or a file cannot be written.
         BackendError: the device is not there.
+        RankError: a run of another process failed.
     """
-    device = pick_device(device)
+    device, here = pick_device(device), place()
+    take_gpu(device)
     towers = {name: [type(tower).__name__, asdict(tower)] for name, tower in TOWERS.items()}
     described = json.dumps([data.fingerprint, asdict(config), towers, PATCH, PERMUTATION_SEED])
     folder = out / f"runs-{hashlib.sha256(described.encode()).hexdigest()[:12]}"
     jobs: list[Job] = [(t, order, seed) for seed in range(seeds) for t in TOWERS for order in ORDERS]
     paths = {job: folder / f"{job[0]}-{job[1]}-{job[2]}.json" for job in jobs}
-    todo = [job for job in jobs if fresh or not paths[job].is_file()]
-    for run in _trained(data, config, todo, device):
-        path = paths[run.tower, run.order, run.seed]
-        write_text(path, json.dumps(asdict(run)) + "\n", TrainingError)
-        report(f"{run.tower}, {run.order}, seed {run.seed}: {run.accuracy:.1%}")
-    return [_read(path) for path in paths.values()]
+    todo = exchange([job for job in jobs if fresh or not paths[job].is_file()])[0]
+    own = todo[here.rank :: here.size]
+    with settled():
+        for run in _trained(data, config, own, device):
+            path = paths[run.tower, run.order, run.seed]
+            write_text(path, json.dumps(asdict(run)) + "\n", TrainingError)
+            report(run.label)
+    if here.rank > 0:
+        return []
+    runs = {job: _read(path) for job, path in paths.items()}
+    for job in set(todo) - set(own):
+        report(runs[job].label)
+    return list(runs.values())
 
 
 def _trained(data: Thumbnails, config: BiasConfig, jobs: list[Job], device: str) -> Iterator[BiasRun]:
     """Each run as it is done. On a CPU one a core: towers are too small to be shared by cores."""
-    workers = min(len(jobs), os.cpu_count() or 1) if device == "cpu" else 1
+    cores = (os.cpu_count() or 1) // place().local_size
+    workers = min(len(jobs), cores) if device == "cpu" else 1
     if workers < 2:
         yield from (train_one(data, config, *job, device) for job in jobs)
         return

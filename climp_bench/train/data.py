@@ -6,6 +6,7 @@ would have seen. What decides shapes is drawn on the host: making a batch never 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ from torch.nn import functional as F
 
 from climp_bench.errors import TrainingError
 from climp_bench.models import tokenizer
-from climp_bench.models.configs import FlexiVitConfig
 from climp_bench.models.spec import ModelSpec
 from climp_bench.specs import ImagePreprocess
 from climp_bench.train.config import HELD_OUT_FIRST, TrainConfig
 from climp_bench.train.pool import Arrays, CaptionPart, Part, PatchPart, PicturePart, native_sizes, open_part
+from climp_bench.train.recipe import AugmentSection
+from climp_bench.train.sizing import Sizing
 
 Rows = npt.NDArray[np.int64]
 Images = Tensor | Mapping[str, Tensor]
@@ -43,6 +45,14 @@ class Batch:
     ids_BL: Tensor
     lengths_B: Tensor
     image_kwargs: dict[str, Any]
+
+    @property
+    def padding(self) -> Tensor:
+        """Places without a patch, and all places, of packed images, (2,) int64; 0 for others."""
+        if isinstance(self.images, Tensor):
+            return torch.zeros(2, dtype=torch.int64, device=self.images.device)
+        valid_BL = self.images["patch_valid"]
+        return torch.stack([~valid_BL, torch.ones_like(valid_BL)]).sum((1, 2))
 
 
 @dataclass(frozen=True)
@@ -68,13 +78,35 @@ class Pictures:
             torch.tensor(values, device=device).view(3, 1, 1) for values in (preprocess.mean, preprocess.std)
         )
 
-    def take(self, rows: Rows, lowres: LowRes | None = None) -> Tensor:
-        """Normalised float32 images (B, 3, H, W) of these rows."""
+    def take(self, rows: Rows, lowres: LowRes | None = None, side: int | None = None) -> Tensor:
+        """Normalised float32 images (B, 3, H, W) of these rows, scaled to ``side`` pixels a side if given."""
         pixels = self._pixels.index_select(0, _send(rows, str(self._pixels.device))).to(self._device)
         images = pixels.permute(0, 3, 1, 2).float()
         if lowres is not None and lowres.count:
             images[: lowres.count] = scale_down_and_up(images[: lowres.count], lowres.side)
+        if side is not None:
+            images = scale(images, (side, side))
         return (images / 255.0 - self._mean) / self._std
+
+
+class _Layout:
+    """Where the patches of pictures of ``sizes`` stand.
+
+    Attributes:
+        coord_SL2: (y, x) of each patch in its grid, on the host.
+        valid_SL: whether there is one.
+    """
+
+    def __init__(self, sizes: tuple[tuple[int, int], ...], patch: int, device: str) -> None:
+        self.sizes = sizes
+        longest = max(height * width for height, width in sizes) // patch**2
+        self.coord_SL2 = torch.zeros(len(sizes), longest, 2, dtype=torch.int64)
+        valid_SL = torch.zeros(len(sizes), longest, dtype=torch.bool)
+        for i, (height, width) in enumerate(sizes):
+            grid = torch.cartesian_prod(torch.arange(height // patch), torch.arange(width // patch))
+            self.coord_SL2[i, : len(grid)] = grid
+            valid_SL[i, : len(grid)] = True
+        self.valid_SL = valid_SL.to(device)
 
 
 class Patches:
@@ -96,16 +128,11 @@ class Patches:
             torch.tensor(values * part.patch**2, device=device)
             for values in (preprocess.mean, preprocess.std)
         )
-        self._coord_SL2 = torch.zeros(len(part.sizes), part.longest, 2, dtype=torch.int64)
-        valid_SL = torch.zeros(len(part.sizes), part.longest, dtype=torch.bool)
-        for i, (height, width) in enumerate(part.sizes):
-            grid = torch.cartesian_prod(torch.arange(height // part.patch), torch.arange(width // part.patch))
-            self._coord_SL2[i, : len(grid)] = grid
-            valid_SL[i, : len(grid)] = True
-        self._valid_SL = valid_SL.to(device)
+        self._side = math.isqrt(preprocess.size[0] * preprocess.size[1])
+        self._layouts = {self._side: _Layout(part.sizes, part.patch, device)}
 
-    def take(self, rows: Rows, lowres: LowRes | None = None) -> dict[str, Tensor]:
-        """A packed batch of these rows.
+    def take(self, rows: Rows, lowres: LowRes | None = None, side: int | None = None) -> dict[str, Tensor]:
+        """A packed batch of these rows, scaled by ``side`` over that of the pool's area if given.
 
         ``patch_coord`` stays on the host: NaFlexViT reads grid sizes off it one by one.
         """
@@ -114,25 +141,58 @@ class Patches:
         values = patches.float()
         if lowres is not None and lowres.count:
             self._blur(values, kinds[: lowres.count], lowres.side)
-        valid_BL = self._valid_SL[_send(kinds, self._device)]
+        layout = self._layout(self._side if side is None else side)
+        if layout.sizes != self._part.sizes:
+            values = self._scale(values, kinds, layout)
+        valid_BL = layout.valid_SL[_send(kinds, self._device)]
         normalised = (values / 255.0 - self._mean) / self._std * valid_BL[..., None]
         return {
             "patches": normalised,
-            "patch_coord": self._coord_SL2[torch.from_numpy(kinds)],
+            "patch_coord": layout.coord_SL2[torch.from_numpy(kinds)],
             "patch_valid": valid_BL,
         }
 
     def _blur(self, values_BLD: Tensor, kinds: Rows, side: int) -> None:
         """Scale the pictures behind the first rows down and up, size by size, in place."""
-        p = self._part.patch
         for kind in np.unique(kinds):
-            height, width = self._part.sizes[kind]
-            h, w = height // p, width // p
             rows = _send(np.flatnonzero(kinds == kind), self._device)
-            cells = values_BLD[rows, : h * w].view(-1, h, w, p, p, 3)
-            images = cells.permute(0, 5, 1, 3, 2, 4).reshape(-1, 3, height, width)
-            cells = scale_down_and_up(images, side).view(-1, 3, h, p, w, p).permute(0, 2, 4, 3, 5, 1)
-            values_BLD[rows, : h * w] = cells.reshape(-1, h * w, p * p * 3)
+            cells = self._cells(scale_down_and_up(self._pictures(values_BLD[rows], kind), side))
+            values_BLD[rows, : cells.shape[1]] = cells
+
+    def _layout(self, side: int) -> _Layout:
+        """The layout of pictures that are so much smaller, their sides cut to whole patches."""
+        if side not in self._layouts:
+            p = self._part.patch
+
+            def short(length: int) -> int:
+                return max(1, length * side // (self._side * p)) * p
+
+            sizes = tuple((short(height), short(width)) for height, width in self._part.sizes)
+            self._layouts[side] = _Layout(sizes, p, self._device)
+        return self._layouts[side]
+
+    def _scale(self, values_BLD: Tensor, kinds: Rows, layout: _Layout) -> Tensor:
+        """The patches of the same pictures in another layout."""
+        scaled = values_BLD.new_zeros(len(kinds), layout.valid_SL.shape[1], values_BLD.shape[2])
+        for kind in np.unique(kinds):
+            rows = _send(np.flatnonzero(kinds == kind), self._device)
+            cells = self._cells(scale(self._pictures(values_BLD[rows], kind), layout.sizes[kind]))
+            scaled[rows, : cells.shape[1]] = cells
+        return scaled
+
+    def _pictures(self, values_BLD: Tensor, kind: int) -> Tensor:
+        """Pictures (B, 3, H, W) from the patches of pictures of one size."""
+        (height, width), p = self._part.sizes[kind], self._part.patch
+        h, w = height // p, width // p
+        cells = values_BLD[:, : h * w].view(-1, h, w, p, p, 3)
+        return cells.permute(0, 5, 1, 3, 2, 4).reshape(-1, 3, height, width)
+
+    def _cells(self, images_BCHW: Tensor) -> Tensor:
+        """The patches of pictures of one size, (B, N, p*p*3)."""
+        p = self._part.patch
+        h, w = (length // p for length in images_BCHW.shape[-2:])
+        cells = images_BCHW.view(-1, 3, h, p, w, p).permute(0, 2, 4, 3, 5, 1)
+        return cells.reshape(-1, h * w, p * p * 3)
 
 
 class Captions:
@@ -176,11 +236,14 @@ class Batches:
         scenes: the pool.
         config: of the run.
         spec: of the model.
+        sizing: of the pictures, by default as the model says; the pool is as it has them ``drawn``.
     """
 
-    def __init__(self, scenes: Scenes, config: TrainConfig, spec: ModelSpec) -> None:
+    def __init__(
+        self, scenes: Scenes, config: TrainConfig, spec: ModelSpec, sizing: Sizing | None = None
+    ) -> None:
         self._scenes, self._config = scenes, config
-        self._patch_sizes = spec.image.patch_sizes if isinstance(spec.image, FlexiVitConfig) else ()
+        self._sizing = sizing or Sizing(AugmentSection(), spec, config.seed)
         self._epoch, self._order = -1, np.zeros(0, np.int64)
 
     def rows(self, step: int) -> Rows:
@@ -205,8 +268,20 @@ class Batches:
         captions = self._scenes.captions["dense" if dense else "short"]
         variants = random.integers(0, captions.variants, len(whole))[part.start : part.stop]
         ids, lengths = captions.take(rows, variants)
-        kwargs = {"patch_size": int(random.choice(self._patch_sizes))} if self._patch_sizes else {}
-        return Batch(self._scenes.images.take(rows, lowres), ids, lengths, kwargs)
+        patch_sizes, size = self._sizing.patch_sizes, self._sizing.at(step).size
+        kwargs = {"patch_size": int(random.choice(patch_sizes))} if patch_sizes else {}
+        side = None if size == self._sizing.drawn.size else math.isqrt(size[0] * size[1])
+        return Batch(self._scenes.images.take(rows, lowres, side), ids, lengths, kwargs)
+
+
+def scale(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images brought to a size, bilinear with antialiasing, in whole steps of 1/255.
+
+    Args:
+        images_BCHW: float images in [0, 255].
+        size: height and width in pixels.
+    """
+    return F.interpolate(images_BCHW, size, mode="bilinear", antialias=True).round()
 
 
 def scale_down_and_up(images_BCHW: Tensor, side: int) -> Tensor:
@@ -221,8 +296,7 @@ def scale_down_and_up(images_BCHW: Tensor, side: int) -> Tensor:
     if ratio >= 1:
         return images_BCHW
     small = (max(round(height * ratio), 1), max(round(width * ratio), 1))
-    shrunk = F.interpolate(images_BCHW, small, mode="bilinear", antialias=True).round()
-    return F.interpolate(shrunk, (height, width), mode="bilinear", antialias=True).round()
+    return scale(scale(images_BCHW, small), (height, width))
 
 
 def image_part(spec: ModelSpec) -> PicturePart | PatchPart:

@@ -20,6 +20,7 @@ from climp_bench.errors import TrainingError
 from climp_bench.models.adapters import pick_device
 from climp_bench.models.catalogue import build, find
 from climp_bench.models.spec import ModelSpec
+from climp_bench.ranks import place
 from climp_bench.train import spread_checkpoint as checkpoint
 from climp_bench.train.data import Batch
 from climp_bench.train.export_recipe import Outcome, export_recipe
@@ -29,10 +30,11 @@ from climp_bench.train.optim import adamw, cosine
 from climp_bench.train.progress import Progress, Quiet, Status, default_progress
 from climp_bench.train.recipe import Recipe
 from climp_bench.train.spreading import checkpoint_activations
-from climp_bench.train.starting import check_data, open_feed, open_tokenizer, start_towers
+from climp_bench.train.starting import check_data, open_feed, open_tokenizer, start_towers, workers_of
 from climp_bench.train.stopping import StopRequest
 from climp_bench.train.watching import JsonLines, Watcher, open_watchers
 from climp_bench.train.world import World, open_world
+from climp_bench.train.zeroshot import Zeroshot
 
 LEAST_SCALE = 1.0
 """With a factor on the cosines below this, the loss has given up on the embeddings."""
@@ -46,6 +48,8 @@ def train_recipe(
     progress: Progress | None = None,
     pool_dir: Path | None = None,
     spec: ModelSpec | None = None,
+    alone: bool = False,
+    offline: bool = False,
 ) -> Path:
     """Train a model as a recipe says, or go on training it. To be called in every process of the run.
 
@@ -58,6 +62,8 @@ def train_recipe(
         pool_dir: where scenes are drawn to and shards indexed, which runs can share; by default ``pool`` in
             ``out_dir``.
         spec: trained in place of the catalogue's model of the recipe's name.
+        alone: this process trains without the others that torchrun started.
+        offline: fetch nothing that the recipe names.
 
     Returns:
         The folder of the weights, as ``models.store.open_folder`` reads it.
@@ -71,10 +77,10 @@ def train_recipe(
     """
     spec, device = spec or find(recipe.model.name), pick_device(device)
     pool_dir = out_dir / "pool" if pool_dir is None else pool_dir
-    check_data(recipe)
-    with StopRequest() as stop, open_world(device, recipe.run.timeout_s) as world:
-        shown = (progress or default_progress()) if world.rank == 0 else Quiet()
-        session = Session(recipe, spec, out_dir, world, shown, resume)
+    shown = (progress or default_progress()) if alone or place().rank == 0 else Quiet()
+    check_data(recipe, spec, shown.note, offline=offline)
+    with StopRequest() as stop, open_world(device, recipe.run.timeout_s, alone) as world:
+        session = Session(recipe, spec, out_dir, world, shown, resume, offline)
         try:
             session.restore()
 
@@ -97,6 +103,7 @@ class Session:
         world: its processes.
         progress: what to report to.
         resume: go on from the newest checkpoint, if there is one.
+        offline: fetch nothing.
     """
 
     def __init__(
@@ -107,17 +114,19 @@ class Session:
         world: World,
         progress: Progress,
         resume: bool = True,
+        offline: bool = False,
     ) -> None:
         self.recipe, self.spec, self.out_dir = recipe, spec, out_dir
         self.world, self.progress = world, progress
-        self.words = open_tokenizer(recipe, spec, progress.note)
+        self.words = open_tokenizer(recipe, spec, progress.note, offline)
+        self.zeroshot = Zeroshot(recipe.run, spec, self.words, world, workers_of(recipe))
         bf16 = recipe.compute.precision == "bf16" or (
             recipe.compute.precision == "auto" and world.device != "cpu" and torch.cuda.is_bf16_supported()
         )
         self._checkpoints = out_dir / "checkpoints"
         model = build(spec, seed=recipe.run.seed)
         self._found = checkpoint.complete(self._checkpoints) if resume else []
-        self.start = {} if self._found else start_towers(model, spec, recipe, progress.note)
+        self.start = {} if self._found else start_towers(model, spec, recipe, progress.note, offline)
         model = model.to(world.device).train()
         if recipe.compute.checkpoint_activations:
             checkpoint_activations(model)
@@ -136,6 +145,7 @@ class Session:
         self.step, self.seconds, self.scores, self.seen = 0, 0.0, dict[str, float](), ""
         self.lowest, self._since, self._bad = math.inf, 0, 0
         self._window = torch.zeros(3, dtype=torch.float64, device=world.device)  # loss, accuracy, norm
+        self._padding = torch.zeros(2, dtype=torch.int64, device=world.device)  # padded places, all places
         self._waited = 0.0
         self._metrics: JsonLines | None = None
         self._watchers: list[Watcher] = []
@@ -161,7 +171,9 @@ class Session:
             self.seen, self.start, self._since = state["seen"], state["start"], state["since"]
             self.lowest = math.inf if state["lowest"] is None else state["lowest"]
             self._bad = state["bad"] if self.world.rank == 0 else 0
-            self._window += torch.tensor(state["window"], dtype=torch.float64)
+            if self.world.rank == 0:
+                self._padding.copy_(torch.tensor(state.get("padding", [0, 0])))
+            self._window.copy_(torch.tensor(state["window"], dtype=torch.float64))
             self.progress.note(f"{self.spec.name} goes on after step {self.step:,}")
         elif self.world.rank == 0:
             checkpoint.discard(self._checkpoints)
@@ -232,6 +244,8 @@ class Session:
         size = self.recipe.budget.batch_size
         outcome = self.learner.step(parts, self.step, size, self.optimiser, values.grad_clip)
         self._window += torch.stack([outcome.loss, outcome.accuracy, outcome.norm])
+        for part in parts:
+            self._padding += part.padding
         self.seen = hashlib.sha256(self.seen.encode() + feed.rows(self.step).tobytes()).hexdigest()[:32]
         self.step += 1
         self._since += 1
@@ -246,10 +260,11 @@ class Session:
             "loss": loss, "accuracy": accuracy, "grad_norm": norm, "scale": scale,
             "lr": cosine(self.step - 1, values.lr, values.warmup_steps(steps), steps),
             "images_per_s": status.images_per_s, "wait_share": min(1.0, self._waited / seconds),
-            "bad": self._total_bad(), "seconds": self.seconds, "seen": self.seen,
+            "bad": self._total_bad(), "seconds": self.seconds, "seen": self.seen, **self._padding_share(),
         })  # fmt: skip
         self._refuse(loss, scale)
         self._window.zero_()
+        self._padding.zero_()
         self._since, self._waited = 0, 0.0
         self.lowest = min(self.lowest, loss)
         return status
@@ -274,10 +289,12 @@ class Session:
 
     def _evaluate(self, feed: Feed) -> None:
         self._check_finite()
-        with self.learner.autocast():
+        with self.learner.autocast(), self.learner.spread.scans():
             self.scores = feed.scores(self.learner.model)
-        self._tell({"held_out": self.scores})
-        listed = ", ".join(f"{name} {value:.1%}" for name, value in self.scores.items())
+            zeroshot, counts = self.zeroshot.scores(self.learner.model)
+        told = {"zeroshot": zeroshot, "zeroshot_n": counts} if zeroshot else {}
+        self._tell({"held_out": self.scores, **told})
+        listed = ", ".join(f"{name} {value:.1%}" for name, value in (self.scores | zeroshot).items())
         self.progress.note(f"{self.spec.name} after {self.step:,} steps: {listed}")
 
     def _tell(self, values: dict[str, Any]) -> None:
@@ -285,7 +302,7 @@ class Session:
             self._metrics.write({"step": self.step, **values})
         numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
         for watcher in self._watchers:
-            watcher.record(self.step, numbers | values.get("held_out", {}))
+            watcher.record(self.step, numbers | values.get("held_out", {}) | values.get("zeroshot", {}))
 
     def _means(self) -> tuple[float, float, float]:
         """Of the window. Raises ``TrainingError`` if the loss or a gradient is not finite."""
@@ -307,6 +324,15 @@ class Session:
     def _total_bad(self) -> int:
         return int(self.world.sum_(torch.tensor(self._bad)).item())
 
+    def _total_padding(self) -> list[int]:
+        total: list[int] = self.world.sum_(self._padding.clone()).tolist()
+        return total
+
+    def _padding_share(self) -> dict[str, float]:
+        """Of the places of packed images since the last line of the log."""
+        padded, places = self._total_padding()
+        return {"padding_share": padded / places} if places else {}
+
     def _failed(self, what: str, remedy: str) -> TrainingError:
         kept = checkpoint.complete(self._checkpoints)
         if kept:
@@ -319,7 +345,7 @@ class Session:
         state = {
             "seconds": self.seconds, "since": self._since, "scores": self.scores, "start": self.start,
             "seen": self.seen, "lowest": self.lowest if math.isfinite(self.lowest) else None,
-            "bad": self._total_bad(), "window": self._window.tolist(),
+            "bad": self._total_bad(), "window": self._window.tolist(), "padding": self._total_padding(),
             "recipe": self.recipe.resolved(), "processes": self.world.size,
         }  # fmt: skip
         checkpoint.save(

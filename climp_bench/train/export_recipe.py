@@ -17,7 +17,7 @@ from climp_bench.models.tokenizer import Tokenizer
 from climp_bench.results.provenance import collect
 from climp_bench.train.export import commit
 from climp_bench.train.learner import Learner
-from climp_bench.train.recipe import Recipe
+from climp_bench.train.recipe import AugmentSection, Recipe
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,18 @@ def _card(recipe: Recipe, outcome: Outcome, device: str, processes: int) -> dict
         "recipe": {"name": recipe.name, "sha256": recipe.digest, "resolved": "origin.json"},
         "packages": dict(origin.packages),
     }
+    if pictures := _pictures(recipe.augment):
+        card["pictures"] = pictures
     if outcome.start:
         card["start"] = {f"{tower} tower": f"sha256 {digest}" for tower, digest in outcome.start.items()}
     return card
+
+
+def _pictures(augment: AugmentSection) -> dict[str, object]:
+    """Sizes of pictures and patches that are not the model's own."""
+    facts = {
+        "sides in pixels, one drawn a step": ", ".join(map(str, augment.sizes)),
+        "sides of patches in pixels, one drawn a step": ", ".join(map(str, augment.patch_sizes)),
+        "patches of a picture at most": augment.token_budget,
+    }
+    return {what: value for what, value in facts.items() if value}

@@ -18,6 +18,7 @@ from climp_bench.train.config import TrainConfig
 from climp_bench.train.data import Batch, Batches, Scenes
 from climp_bench.train.heldout import held_out_recall
 from climp_bench.train.recipe import Recipe
+from climp_bench.train.sizing import Sizing
 from climp_bench.train.world import World, share
 
 Rows = npt.NDArray[np.int64]
@@ -72,12 +73,15 @@ class SceneFeed:
         config: see ``scenes_config``.
         spec: of the model.
         where: ``spans`` of this process.
+        sizing: of the pictures.
     """
 
     def __init__(
-        self, scenes: Scenes, held_out: Scenes, config: TrainConfig, spec: ModelSpec, where: list[range]
-    ) -> None:
-        self._batches, self._held_out, self._where = Batches(scenes, config, spec), held_out, where
+        self, scenes: Scenes, held_out: Scenes, config: TrainConfig, spec: ModelSpec, where: list[range],
+        sizing: Sizing,
+    ) -> None:  # fmt: skip
+        self._batches = Batches(scenes, config, spec, sizing)
+        self._held_out, self._where = held_out, where
         self.count, self.bad = scenes.count, 0
         self.about: dict[str, object] = {
             "world": "scenes, training split, procedural",

@@ -20,7 +20,6 @@ from climp_bench.data.decoding import CorruptImage
 from climp_bench.data.transforms import to_tensor
 from climp_bench.errors import ClimpError, DataError, UsageError
 from climp_bench.metrics.retrieval import recall_at_k
-from climp_bench.models.configs import FlexiVitConfig
 from climp_bench.models.dual_encoder import DualEncoder
 from climp_bench.models.spec import ModelSpec
 from climp_bench.models.tokenizer import Tokenizer
@@ -28,6 +27,7 @@ from climp_bench.models.vit import pack_images
 from climp_bench.train.data import CHOICES, ORDER, Batch
 from climp_bench.train.heldout import BATCH, CUTS
 from climp_bench.train.recipe import AugmentSection, Recipe
+from climp_bench.train.sizing import Sizing
 
 Rows = npt.NDArray[np.int64]
 CROPS = 3  # stream of random numbers, beside those of train.data and train.learner
@@ -127,7 +127,7 @@ class PairFeed:
         if len(source) < held + size:
             raise DataError(
                 f"{len(source)} pairs are there; {held} are held out and a batch needs {size}",
-                where=recipe.data.path or recipe.data.name,
+                where=recipe.data.path or recipe.data.name or recipe.data.repo,
                 remedy="Lower data.held_out or budget.batch_size, or bring more data.",
             )
         self.count, self.bad = len(source) - held, 0
@@ -139,7 +139,7 @@ class PairFeed:
         self._words = words.cut(recipe.data.max_tokens)
         self._where, self._device, self._workers = where, device, workers
         self._epoch, self._order = -1, np.zeros(0, np.int64)
-        self._patch_sizes = spec.image.patch_sizes if isinstance(spec.image, FlexiVitConfig) else ()
+        self._sizing = Sizing(recipe.augment, spec, recipe.run.seed)
 
     def rows(self, step: int) -> Rows:
         """See ``Feed``."""
@@ -154,7 +154,7 @@ class PairFeed:
     def parts(self, first_step: int, last_step: int) -> Iterator[list[Batch]]:
         """See ``Feed``."""
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it is the workers that are many
-        preparing: Any = _Preparing(self._source, self._recipe, self._spec, self._words)
+        preparing: Any = _Preparing(self._source, self._recipe, self._spec, self._words, self._sizing)
         loader: DataLoader[Any] = DataLoader(
             preparing, batch_sampler=self._keys(first_step, last_step), num_workers=self._workers,
             collate_fn=_as_it_is, pin_memory=self._device != "cpu",
@@ -197,16 +197,16 @@ class PairFeed:
         for step in range(first_step, last_step):
             rows = self.rows(step)
             for part in self._where:
-                yield [(step // (self.count // len(rows)), int(row)) for row in rows[part.start : part.stop]]
+                yield [(step, int(row)) for row in rows[part.start : part.stop]]
 
     def _batch(self, raw: Raw | ClimpError, step: int) -> Batch:
         if isinstance(raw, ClimpError):
             raise raw
         self.bad += raw.bad
         kwargs = {}
-        if self._patch_sizes:
+        if self._sizing.patch_sizes:
             random = np.random.default_rng([self._recipe.run.seed, CHOICES, step])
-            kwargs = {"patch_size": int(random.choice(self._patch_sizes))}
+            kwargs = {"patch_size": int(random.choice(self._sizing.patch_sizes))}
         ids, lengths = (t.to(self._device, non_blocking=True) for t in (raw.ids_BL, raw.lengths_B))
         return Batch(self._sent(raw.images), ids, lengths, kwargs)
 
@@ -221,14 +221,16 @@ class PairFeed:
 
 
 class _Preparing:
-    """In a worker: parts of samples by (epoch, row), cropped and captioned as (seed, epoch, row) says.
+    """In a worker: parts of samples by (step, row), cropped and captioned as (seed, epoch, row) says.
 
     What goes wrong is returned: raised in a worker, it would arrive as text.
     """
 
-    def __init__(self, source: PairSource, recipe: Recipe, spec: ModelSpec, words: Tokenizer) -> None:
+    def __init__(
+        self, source: PairSource, recipe: Recipe, spec: ModelSpec, words: Tokenizer, sizing: Sizing
+    ) -> None:
         self._source, self._recipe, self._spec, self._words = source, recipe, spec, words
-        self._count = len(source) - recipe.data.held_out
+        self._sizing, self._count = sizing, len(source) - recipe.data.held_out
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Raw | ClimpError:
         try:
@@ -238,17 +240,21 @@ class _Preparing:
             return error
         return Raw(_stacked(pixels, self._spec), ids_BL, lengths_B, sum(bad))
 
-    def _sample(self, epoch: int, row: int) -> tuple[Tensor, str, bool]:
+    def _sample(self, step: int, row: int) -> tuple[Tensor, str, bool]:
+        augment, preprocess = self._recipe.augment, self._sizing.at(step)
+        epoch = step // (self._count // self._recipe.budget.batch_size)
         random = np.random.default_rng([self._recipe.run.seed, CROPS, epoch, row])
         image, captions, bad = self._readable(row)
         caption = captions[int(random.integers(len(captions)))]
-        return to_tensor(crop(image, self._recipe.augment, random), self._spec.preprocess), caption, bad
+        return to_tensor(crop(image, augment, random), preprocess), caption, bad
 
     def _readable(self, row: int) -> tuple[Image, tuple[str, ...], bool]:
         """The pair, or the next one that can be read, and whether it is another."""
+        budget = self._recipe.augment.token_budget  # under which pictures have shapes of their own
+        size = (self._spec.preprocess if budget else self._sizing.drawn).size
         for further in range(_NEIGHBOURS):
             try:
-                pair = self._source.pair((row + further) % self._count, self._spec.preprocess.size)
+                pair = self._source.pair((row + further) % self._count, size)
             except DataError as error:
                 fault = error
             else:
@@ -265,12 +271,15 @@ def _as_it_is(raw: Any) -> Any:
 
 
 def crop(image: Image, augment: AugmentSection, random: np.random.Generator) -> Image:
-    """A random crop (Szegedy et al. 2015) of an image (H, W, 3), mirrored or not."""
+    """A random crop (Szegedy et al. 2015) of an image (H, W, 3), mirrored or not.
+
+    Under a budget of tokens it has the image's own aspect ratio.
+    """
     height, width = image.shape[:2]
     low, high = (float(np.log(ratio)) for ratio in augment.crop_ratio)
     for _ in range(_CROP_TRIES):
         area = height * width * random.uniform(*augment.crop_scale)
-        ratio = np.exp(random.uniform(low, high))
+        ratio = width / height if augment.token_budget else np.exp(random.uniform(low, high))
         w, h = round(float(np.sqrt(area * ratio))), round(float(np.sqrt(area / ratio)))
         if 0 < w <= width and 0 < h <= height:
             top, left = int(random.integers(height - h + 1)), int(random.integers(width - w + 1))

@@ -11,16 +11,18 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from climp_bench.errors import UsageError
 from climp_bench.registry import unknown
 from climp_bench.suite.loader import shipped_dir
+from climp_bench.train.shards import ALL, from_catalogue
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,6 +31,8 @@ else:
 
 FIXED = frozenset({"compute.precision", "run.seed"})
 """Fields of the free sections that do change what is learned."""
+OPEN_CLIP_RATIO = (0.75, 4 / 3)
+"""Aspect ratios of random crops in OpenCLIP, and in torchvision."""
 
 
 class _Section(BaseModel):
@@ -59,9 +63,11 @@ class DataSection(_Section):
         source: ``scenes`` (drawn here), ``shards`` (tars of images and captions) or ``dataset`` (a captioned
             data set of the catalogue or a folder).
         path: folder of the shards, or the data root of the data set.
+        repo, revision: in place of a path, the data set on the hub that shards are fetched from, and its
+            commit of 40 hexadecimal digits.
         files: names of the shards, such as ``{0000..2175}.tar``: all must be there. ``*.tar`` takes what is
             there.
-        name: of the data set.
+        name: of the data set. Of shards without a path: as in the catalogue, which knows the three above.
         max_tokens: a longer caption is cut (scenes show a shorter one instead).
         held_out: pairs that are never trained on and measure retrieval.
         max_bad: share of samples that may fail to decode, each replaced by its neighbour, before the run
@@ -72,7 +78,9 @@ class DataSection(_Section):
 
     source: Literal["scenes", "shards", "dataset"]
     path: str = ""
-    files: str = "*.tar"
+    repo: str = ""
+    revision: str = ""
+    files: str = ALL
     name: str = ""
     max_tokens: int = Field(default=128, ge=1)
     held_out: int = Field(default=1000, ge=2)
@@ -82,25 +90,41 @@ class DataSection(_Section):
     dense_every: int = Field(default=5, ge=0)
     lowres_prob: float = Field(default=0.15, ge=0, le=1)
 
+    _named = model_validator(mode="before")(from_catalogue)
+
     @model_validator(mode="after")
     def _complete(self) -> DataSection:
         if self.source == "dataset" and not self.name:
             raise ValueError("a dataset needs its `name`")
+        if self.repo and (self.path or self.source != "shards"):
+            raise ValueError("only shards have a `repo`, in place of a `path`: leave one of them out")
+        if bool(self.repo) != bool(re.fullmatch("[0-9a-f]{40}", self.revision)):
+            raise ValueError("`repo` needs its `revision`, a commit of 40 hexadecimal digits")
         return self
 
 
 class AugmentSection(_Section):
-    """What is done to pictures of ``shards`` and ``dataset``.
+    """What is done to pictures: of ``shards`` and ``dataset`` all of it, of ``scenes`` only their sizes.
 
     Attributes:
         crop_scale: least and largest share of the area that a random crop keeps.
         crop_ratio: least and largest aspect ratio of the crop.
         flip: mirror half of the pictures. Captions that say left and right become wrong.
+        sizes: sides of the pictures in pixels, of which each step draws one (``naflexvit``: side of a square
+            of as many pixels); empty for the model's own.
+        patch_sizes: sides of the patches in pixels, of which each step draws one (``flexivit`` only: Beyer et
+            al. 2023, arXiv:2212.08013, section 3); empty for the model's own.
+        token_budget: patches of a picture at most (``naflexvit`` only: Dehghani et al. 2023,
+            arXiv:2307.06304); crops then have the picture's own aspect ratio. 0 for as many as fill the
+            model's own size.
     """
 
     crop_scale: tuple[float, float] = (0.9, 1.0)
-    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    crop_ratio: tuple[float, float] = OPEN_CLIP_RATIO
     flip: bool = False
+    sizes: tuple[PositiveInt, ...] = ()
+    patch_sizes: tuple[PositiveInt, ...] = ()
+    token_budget: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentSection:
@@ -108,6 +132,10 @@ class AugmentSection(_Section):
             raise ValueError("crop_scale must be two shares in (0, 1], the smaller first")
         if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
             raise ValueError("crop_ratio must be two positive ratios, the smaller first")
+        if self.token_budget and (self.sizes or self.patch_sizes):
+            raise ValueError("token_budget decides the sizes; leave `sizes` and `patch_sizes` empty")
+        if self.token_budget and self.crop_ratio != OPEN_CLIP_RATIO:
+            raise ValueError("with a token_budget crops have the picture's own ratio; leave out `crop_ratio`")
         return self
 
 
@@ -205,6 +233,10 @@ class RunSection(_Section):
             lowest such average so far (in its own unit; nats for InfoNCE); 0 for never.
         timeout_s: seconds to wait for a process that does not answer.
         watch: ``tensorboard`` and ``wandb``, which are extras; metrics.jsonl is written always.
+        zeroshot: data sets of classification that the model is scored on every ``eval_every`` steps, of the
+            catalogue or folders.
+        data_root: folder with data sets for ``zeroshot``.
+        zeroshot_limit: images of each that are scored, drawn at random once; 0 for all.
     """
 
     seed: int = Field(default=0, ge=0)
@@ -216,6 +248,9 @@ class RunSection(_Section):
     max_rise: float = Field(default=2.0, ge=0)
     timeout_s: float = Field(default=600, gt=0)
     watch: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    zeroshot: tuple[str, ...] = ()
+    data_root: str = ""
+    zeroshot_limit: int = Field(default=0, ge=0)
 
 
 class Recipe(_Section):
@@ -244,8 +279,14 @@ class Recipe(_Section):
         return hashlib.sha256(json.dumps(self.resolved(), sort_keys=True).encode()).hexdigest()
 
     def differences(self, stored: dict[str, Any]) -> list[str]:
-        """What of ``stored`` (a ``resolved``) would make this another run: ``key THERE, not HERE``."""
-        mine, theirs = _flat(self.resolved()), _flat(stored)
+        """What of ``stored`` (a ``resolved``) would make this another run: ``key THERE, not HERE``.
+
+        A key that came after it was stored has its default.
+
+        Raises:
+            UsageError: it has keys that are not known here.
+        """
+        mine, theirs = _flat(self.resolved()), _flat(validate(stored, "stored recipe").resolved())
         fixed = {key for key in {*mine, *theirs} if key not in ("name", "about") and _is_fixed(key)}
         return [
             f"{key} {theirs.get(key)!r}, not {mine.get(key)!r}"

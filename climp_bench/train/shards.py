@@ -29,11 +29,14 @@ from filelock import FileLock
 
 from climp_bench.data.dataset import Image
 from climp_bench.data.decoding import decode
+from climp_bench.data.published import published
 from climp_bench.data.webdataset import IMAGE_SUFFIXES
 from climp_bench.errors import DataError
 from climp_bench.files import write_atomic, write_text
 
 Rows = npt.NDArray[np.int64]
+ALL = "*.tar"
+"""What a recipe's ``data.files`` is unless it says more."""
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _NAMED = 5  # missing shards that an error names
 
@@ -49,6 +52,23 @@ def expand(pattern: str) -> list[str]:
     return [
         "".join([texts[0], *(n + t for n, t in zip(ns, texts[1:], strict=True))]) for ns in product(*numbers)
     ]
+
+
+def from_catalogue(data: Any) -> Any:
+    """The values of a recipe's ``data``; shards with a name and no path are those that the catalogue names.
+
+    Raises:
+        ValueError: it names none so.
+    """
+    named = isinstance(data, dict) and data.get("source") == "shards" and data.get("name")
+    if not named or data.get("path"):
+        return data
+    known = {entry.name: entry for entry in published() if entry.source == "shards"}
+    if named not in known:
+        raise ValueError(f"no shards of the catalogue are called {named!r} (known: {', '.join(known)})")
+    entry, files = known[named], data.get("files", ALL)
+    found = {"repo": entry.repo, "revision": entry.commit, **data}
+    return {**found, "files": entry.files if files == ALL else files}
 
 
 def find_shards(folder: Path, pattern: str) -> list[Path]:
@@ -83,16 +103,16 @@ class ShardPairs:
     """Pairs of an image and its captions (one a line of ``KEY.txt``).
 
     Args:
-        folder, pattern: see ``find_shards``.
+        shards: the tars, in order.
         index: folder that remembers where samples lie; shards whose name, size or time changed are read anew.
         workers: processes that read the tars' headers.
 
     Raises:
-        DataError: shards are missing or not readable tars, or hold no pair.
+        DataError: they are not readable tars, or hold no pair.
     """
 
-    def __init__(self, folder: Path, pattern: str, index: Path, workers: int = 1) -> None:
-        self._shards = find_shards(folder, pattern)
+    def __init__(self, shards: Sequence[Path], index: Path, workers: int = 1) -> None:
+        self._shards = list(shards)
         facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in self._shards]
         self._table_path = index / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.npy"
         index.mkdir(parents=True, exist_ok=True)
@@ -101,7 +121,7 @@ class ShardPairs:
                 _write_index(self._shards, self._table_path, facts, workers)
         self._table: Rows | None = None
         if not len(self):
-            raise DataError(f"no pair in {len(self._shards)} shards", where=str(folder),
+            raise DataError(f"no pair in {len(self._shards)} shards", where=str(shards[0].parent),
                             remedy="A pair is KEY.jpg (or png, jpeg, webp) and KEY.txt.")  # fmt: skip
         self.fingerprint = hashlib.sha256(json.dumps([fact[:2] for fact in facts]).encode()).hexdigest()
 

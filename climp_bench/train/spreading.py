@@ -72,12 +72,12 @@ class Spread:
     def embed(self, *inputs: Any, **image_kwargs: Any) -> tuple[Tensor, Tensor]:
         """Embeddings of images and texts, to be followed by ``backward`` within the same ``synced``."""
         outer = self._outer if torch.is_grad_enabled() else self.inner
-        with explained(), self._scans():
+        with explained(), self.scans():
             return cast(tuple[Tensor, Tensor], outer(*inputs, **image_kwargs))
 
     def backward(self, embeddings: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor]) -> None:
         """Add to the gradients of the parameters what ``grads`` at the embeddings mean for them."""
-        with explained(), self._scans():
+        with explained(), self.scans():
             torch.autograd.backward(embeddings, [grad * self.world.size for grad in grads])
 
     def synced(self, last: bool) -> AbstractContextManager[None]:
@@ -89,7 +89,7 @@ class Spread:
             return cast(DistributedDataParallel, self._outer).no_sync()
         return nullcontext()
 
-    def _scans(self) -> AbstractContextManager[None]:
+    def scans(self) -> AbstractContextManager[None]:
         """Shards on a CPU scan in PyTorch: memory that numpy has looked at cannot be freed as FSDP2 must."""
         on_cpu = self.sharded and self.world.device == "cpu"
         return preferred(dict.fromkeys(ops(), "torch")) if on_cpu else nullcontext()

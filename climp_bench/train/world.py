@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from climp_bench.errors import RankError
-from climp_bench.ranks import place, take_gpu
+from climp_bench.ranks import connect, meeting, place, take_gpu
 
 TIMEOUT_S = 600.0
 """How long a process waits for the others before it gives up."""
@@ -96,7 +97,7 @@ def explained() -> Iterator[None]:
 
 
 @contextmanager
-def open_world(device: str, timeout_s: float = TIMEOUT_S) -> Iterator[World]:
+def open_world(device: str, timeout_s: float = TIMEOUT_S, alone: bool = False) -> Iterator[World]:
     """Join the processes that torchrun started, and leave them at the end.
 
     Tensors on the CPU travel by gloo, those on a GPU by NCCL. Without torchrun: a world of one.
@@ -104,19 +105,25 @@ def open_world(device: str, timeout_s: float = TIMEOUT_S) -> Iterator[World]:
     Args:
         device: ``cpu`` or ``cuda``.
         timeout_s: how long to wait for a process that does not come.
+        alone: a world of one all the same, on this process's own GPU.
 
     Raises:
         RankError: the other processes cannot be reached.
         BackendError: there are more processes than GPUs on this machine.
     """
     here = place()
-    if here.size == 1:
+    take_gpu(device)
+    if alone or here.size == 1:
         yield World(device=device)
         return
-    take_gpu(device)
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+    # a name of its own for each group: what an earlier one left in the store would mislead the next
+    shared: Any = connect(timeout_s)
+    store = dist.PrefixStore(meeting(), shared)  # type: ignore[attr-defined] # public, but not in its __all__
     with explained():
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+        dist.init_process_group(
+            backend, store=store, rank=here.rank, world_size=here.size, timeout=timedelta(seconds=timeout_s)
+        )
     try:
         yield World(here.rank, here.size, device)
     finally:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from climp_bench.cli.main import app
+from climp_bench.cli.reproduce import _Planner
+from climp_bench.report.experiment import write_numbers
 from climp_bench.results import ResultStore
 from climp_bench.run import reproduce
+from tests.unit.report import trained
 
 FEW = 'schema = 1\nname = "few"\n[[task]]\ndataset = "scenes-shape"\nn = 12\n'
 
@@ -85,3 +90,40 @@ def test_a_part_that_fails_is_told_and_the_exit_code_says_so(
         str(cache),
     ]
     assert CliRunner().invoke(app, other).exit_code == 1
+
+
+def test_experiments_are_parts_that_run_and_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made_up(words: Sequence[str], log: Path) -> int:
+        name = "-".join(words[: words.index("--out")])
+        made: dict[str, Callable[[], list[Any]]] = {
+            "bias": trained.bias,
+            "ablation": trained.ablation,
+            "scaling-data": trained.scaling,
+        }
+        write_numbers(name, made[name](), {}, Path(words[words.index("--out") + 1]), small=True, remarks=[])
+        return 0
+
+    monkeypatch.setattr(reproduce, "in_a_process", made_up)
+    only = [word for key in ("ablation", "scaling-data", "bias") for word in ("--only", key)]
+    call = ["reproduce", "--run", *only, "--device", "cpu", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "report/index.html").read_text()
+    for key in ("ablation-scores", "scaling-data-laws", "bias-accuracy"):
+        assert f'id="{key}"' in page
+    paper = (tmp_path / "report/paper.md").read_text()
+    assert "| Ablation | - | - | not on record | see Ablation |" in paper
+    assert "| Scaling of the image tower | - | - | not on record | - | - | - | not measured |" in paper
+
+
+@pytest.mark.parametrize("key", ["ablation", "scaling-data", "scaling-model", "bias"])
+def test_an_experiment_is_written_where_the_report_looks_for_it(tmp_path: Path, key: str) -> None:
+    (stage,) = reproduce.select([key])
+    planner = _Planner(None, (), tmp_path, None, "cpu", False)
+    step = reproduce.Step(stage, "embedded", "can run", planner.look(stage, "embedded"))
+    words = planner.words(step)
+    folder = Path(words[words.index("--out") + 1])
+    assert folder.parent == tmp_path and folder.name == words[0]
+    assert step.look is not None and step.look.seconds

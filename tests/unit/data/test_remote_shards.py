@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -163,3 +165,39 @@ def test_a_known_digest_spares_the_reading_until_the_file_changes(
     shard.write_bytes(shard.read_bytes())
     again = open_folder(folder, "shapes", digest=remote.KnownDigest(folder))
     assert again.source_fingerprint() == plain and read == ["1.tar"]
+
+
+def test_named_files_must_all_be_published_and_a_wider_copy_serves_them(server: FakeHub) -> None:
+    def named(*names: str) -> remote.Remote:
+        return remote.Remote(WDS, COMMIT, tuple(f"test/{name}.tar" for name in names))
+
+    with pytest.raises(DataError, match=r"2 of 3 files are not there: test/7\.tar, test/8\.tar"):
+        remote.pull(named("1", "7", "8"))
+    assert not server.served
+    folder = remote.pull(named("*"))
+    fetched = len(server.served)
+    assert remote.pull(named("2", "0"), offline=True) == folder and len(server.served) == fetched
+    found = [path.relative_to(folder).as_posix() for path in remote.sample_files(named("2", "0"), folder)]
+    assert found == ["test/0.tar", "test/2.tar"]
+    assert len(remote.sample_files(named("*"), folder)) == 3
+    with pytest.raises(DataError, match="--offline"):
+        remote.pull(named("3"), offline=True)
+
+
+def test_of_several_that_want_a_copy_one_fetches_and_all_tell_its_size(
+    server: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    checked: list[str] = []
+    count = "climp_bench.download.sha256_file"
+    monkeypatch.setattr(count, lambda path: checked.append(path.name) or sha256_file(path))
+    pull = partial(remote.pull, remote.webdataset(WDS, COMMIT), announce=said.append)
+    threads = [threading.Thread(target=pull) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    names = [name for name, _ in server.served]
+    assert len(names) == len(set(names)) and len(said) == 3 and len(set(said)) == 1
+    assert sorted(checked) == ["0.tar", "1.tar", "2.tar"]
+    assert remote.local_copy(remote.webdataset(WDS, COMMIT)) is not None

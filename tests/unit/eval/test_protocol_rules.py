@@ -10,9 +10,9 @@ import torch
 from clip_benchmark.metrics import zeroshot_classification as cb
 
 from climp_bench.data.scenes_dataset import ScenesDataset
-from climp_bench.embed.sets import Annotations, EmbeddingSet, annotate
+from climp_bench.embed.sets import Annotations, EmbeddingSet, annotate, merge_shared_names
 from climp_bench.errors import UsageError
-from climp_bench.eval.protocol import check_model, half_scores, merge_shared_names, rounded
+from climp_bench.eval.protocol import check_model, half_scores, rounded
 from climp_bench.eval.zeroshot import classify
 from climp_bench.models.adapters import OwnTransform
 from climp_bench.specs import HALF, ImagePreprocess

@@ -10,6 +10,7 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.layers.patch_embed import resample_patch_embed
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -145,6 +146,18 @@ def test_every_patch_size_trains_the_stored_weights(patch: int) -> None:
     assert float(gradient.abs().sum()) > 0
 
 
+@pytest.mark.parametrize("patch", [4, 12, 16])
+def test_another_patch_size_is_timms_resampling_of_the_weights(patch: int) -> None:
+    tower = flexi()
+    resampled = seeded(FlexiVit, FlexiVitConfig(24, 2, 2, patch, img_size=4 * patch))
+    state = tower.state_dict()
+    kernel = "trunk.patch_embed.proj.weight"
+    state[kernel] = resample_patch_embed(state[kernel], [patch, patch])
+    resampled.load_state_dict(state)
+    x = images(2, 3, 4 * patch, 3 * patch)
+    torch.testing.assert_close(tower(x, patch_size=patch), resampled(x), atol=1e-5, rtol=1e-4)
+
+
 def test_the_patch_size_must_divide_and_be_positive() -> None:
     tower = flexi()
     for patch in (0, -8, 12):
@@ -169,6 +182,19 @@ def test_packing_does_not_change_an_embedding(grids: list[tuple[int, int]], seed
         alone = torch.cat([tower(image[None]) for image in batch])
         packed = tower(pack_images(batch, 8))
     torch.testing.assert_close(packed, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_padding_neither_shows_nor_learns() -> None:
+    tower = naflex()
+    packed = pack_images([images(3, 16, 16), images(3, 24, 32)], 8)
+    packed["patches"].requires_grad_()
+    before = tower(packed)
+    before.square().sum().backward()
+    gradient, valid = packed["patches"].grad, packed["patch_valid"]
+    assert gradient is not None and not gradient[~valid].any()
+    assert gradient[valid].abs().sum(-1).all()
+    noisy = packed["patches"].detach() + 9 * (~valid)[..., None]
+    torch.testing.assert_close(tower({**packed, "patches": noisy}), before, rtol=0, atol=1e-5)
 
 
 @settings(max_examples=25, deadline=None)

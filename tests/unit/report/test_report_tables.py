@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,17 @@ from climp_bench.report.formats import head_of, plain_rows, slug, to_csv, to_lat
 from climp_bench.report.gather import gather
 from climp_bench.report.paper import HEAD, commands, paper_rows
 from climp_bench.results import ResultStore
+from climp_bench.results.experiments import find_experiments
 from climp_bench.run.standings import judge_of
+from tests.unit.report import trained
 from tests.unit.report.stored import HOSTILE, N, failed, fill, named, untested, write
 from tests.unit.results.records import record
 
 
 def made(root: Path) -> Report:
     store = fill(root)
-    return gather(store, judge_of(store))
+    trained.fill(root)
+    return gather(store, judge_of(store), (), find_experiments(root))
 
 
 def table(report: Report, start: str) -> Table:
@@ -35,28 +39,28 @@ def read(text: str) -> list[dict[str, str]]:
 
 
 def test_every_table_equals_its_csv(tmp_path: Path) -> None:
-    checked = 0
+    checked: Counter[str] = Counter()
     for section in made(tmp_path).sections:
         for one in section.tables:
             lines = read(to_csv(one))
             for row, plain, line in zip(one.rows, plain_rows(one), lines, strict=True):
                 assert [line[head] for head in one.heads] == list(row.labels)
                 shown = dict(zip(head_of(one), plain, strict=True))
+                assert line["n"] == row.n.replace(",", "")
                 for column in one.columns:
-                    number = line[column]
-                    if not number:
-                        assert shown[column] in ("-", "failed", "skipped")
+                    if f"{column} low" not in line or not line[column]:
+                        assert line[column] == shown[column] or shown[column] in ("-", "failed", "skipped")
                         continue
-                    digits = len(shown[column].split()[0].partition(".")[2])
-                    bounds = [line[f"{column} low"], line[f"{column} high"]]
-                    told = (
-                        f"{float(number):.{digits}f} ["
-                        + ", ".join(f"{float(b):.{digits}f}" for b in bounds)
-                        + "]"
-                    )
-                    assert shown[column] == told
-                    checked += 1
-    assert checked >= 10
+                    numbers = [
+                        line[name] for name in (column, f"{column} low", f"{column} high") if line[name]
+                    ]
+                    value, *bounds = re.findall(r"[-+]?[0-9][0-9.,]*", shown[column])
+                    assert len(bounds) == len(numbers) - 1
+                    for text, number in zip([value, *(b.rstrip(",") for b in bounds)], numbers, strict=True):
+                        digits = len(text.partition(".")[2])
+                        assert abs(float(text.replace(",", "")) - float(number)) <= 0.5001 * 10**-digits
+                    checked[section.key] += 1
+    assert min(checked[key] for key in ("zeroshot", "ablation", "scaling-data", "scaling-model", "bias")) >= 6
 
 
 def test_what_is_missing_is_no_number_anywhere(tmp_path: Path) -> None:
@@ -130,9 +134,9 @@ def test_files_lie_where_they_are_linked_and_names_are_safe(tmp_path: Path) -> N
     text = (tmp_path / "out/report.md").read_text()
     linked = re.findall(r"\]\((plots/[^)]+)\)", text)
     assert linked and all((tmp_path / "out" / place).is_file() for place in linked)
-    assert len(read((tmp_path / "out/records.csv").read_text())) == len(
-        ResultStore(tmp_path / "records").read()
-    )
+    runs = [run for one in find_experiments(tmp_path) for run in one.content.runs]
+    stored = len(ResultStore(tmp_path / "records").read()) + sum(len(run.records) for run in runs)
+    assert len(read((tmp_path / "out/records.csv").read_text())) == stored
     assert slug("../../etc/passwd") == "etc-passwd" and slug("///") == "table"
     assert all(file.is_relative_to(tmp_path / "out") for file in files)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch", "torch.distributed.fsdp", "climp_bench.train.learner"])
+_CONTEXT.set_forkserver_preload(["torch", "torch.distributed.fsdp", "climp_bench.run.experiment"])
 
 
 def spread(size: int, function: Callable[..., Any], *args: Any) -> list[Any]:

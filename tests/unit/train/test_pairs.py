@@ -51,7 +51,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def source(folder: Path, files: str = "{00..03}.tar") -> ShardPairs:
-    return ShardPairs(folder, files, folder / "index")
+    return ShardPairs(find_shards(folder, files), folder / "index")
 
 
 def feed(folder: Path, world: World | None = None, *changes: str, workers: int = 0) -> PairFeed:

@@ -69,6 +69,9 @@ def test_changes_on_the_command_line() -> None:
         ("loss.kind=triplet", r"loss\.kind: .*'infonce' or 'siglip'"),
         ("budget.batch_size=1", r"budget\.batch_size: .*greater than or equal to 2"),
         ("augment.crop_scale=[0.9, 0.1]", r"crop_scale must be two shares"),
+        ("augment.sizes=[64, 0]", r"augment\.sizes\.1: .*greater than 0"),
+        ("augment.patch_sizes=8", r"augment\.patch_sizes: .*valid tuple"),
+        ("augment.token_budget=-1", r"augment\.token_budget: .*greater than or equal to 0"),
         ("optimiser.betas=[0.9, 1.0]", r"betas must be in \[0, 1\)"),
         ("data.source=dataset", r"a dataset needs its `name`"),
         ("lr", r"'lr' changes nothing"),
@@ -78,6 +81,19 @@ def test_changes_on_the_command_line() -> None:
 def test_what_is_wrong_is_named(change: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         recipe.load("scenes-micro", [change])
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ("augment.sizes=[64]", "leave `sizes` and `patch_sizes` empty"),
+        ("augment.patch_sizes=[8]", "leave `sizes` and `patch_sizes` empty"),
+        ("augment.crop_ratio=[0.5, 2.0]", "leave out `crop_ratio`"),
+    ],
+)
+def test_what_a_token_budget_excludes(other: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        recipe.load("scenes-micro", ["augment.token_budget=64", other])
 
 
 def test_both_epochs_and_samples_in_a_file(tmp_path: Path) -> None:
@@ -110,6 +126,15 @@ def test_what_may_change_when_a_run_goes_on() -> None:
     for change in ("run.seed=1", "compute.precision=bf16", "optimiser.lr=1", "data.max_tokens=3"):
         (only,) = recipe.load("scenes-micro", [*BUDGET, change]).differences(stored)
         assert only.startswith(change.split("=")[0])
+
+
+def test_a_key_that_came_later_had_its_default() -> None:
+    stored = recipe.load("scenes-micro", BUDGET).resolved()
+    for key in ("sizes", "patch_sizes", "token_budget"):
+        del stored["augment"][key]
+    assert recipe.load("scenes-micro", BUDGET).differences(stored) == []
+    changed = recipe.load("scenes-micro", [*BUDGET, "augment.sizes=[32]"])
+    assert changed.differences(stored) == ["augment.sizes [], not [32]"]
 
 
 def test_resolved_is_read_back_and_has_a_digest() -> None:
