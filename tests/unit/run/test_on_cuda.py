@@ -49,7 +49,8 @@ def test_a_recipe_trains_and_goes_on(family: str, tmp_path: Path) -> None:
     changes = [
         f"model.name={family}@micro", "data.pool_size=64", "data.held_out=16", "budget.samples=256",
         "budget.batch_size=32", "compute.micro_batch=8", "optimiser.lr=1e-5", "run.log_every=1",
-        "run.checkpoint_every=3", "run.eval_every=8", 'run.zeroshot=["sklearn-digits"]', "run.zeroshot_limit=50", "run.workers=2",
+        "run.checkpoint_every=3", "run.eval_every=8", 'run.zeroshot=["sklearn-digits"]',
+        "run.zeroshot_limit=50", "run.workers=2",
     ]  # fmt: skip
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train_recipe(recipe.load("scenes-micro", changes), whole, "cuda", progress=Quiet())
