@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 from typing import Annotated
 
@@ -110,6 +111,8 @@ def main() -> None:
     if debug:
         arguments = ["--debug", *(word for word in arguments if word != "--debug")]
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    # torch's OpenMP threads spin for a while after each operator, on cores that the scans' own threads need
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with silent_if_helper():
             app(arguments, prog_name="climp-bench")
