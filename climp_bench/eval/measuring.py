@@ -24,6 +24,7 @@ from climp_bench.errors import ClimpError
 from climp_bench.eval import memory, nvml
 from climp_bench.eval.kernel_checks import require_right
 from climp_bench.models.catalogue import build_tower, find, operator
+from climp_bench.ops.dispatch import resolve
 
 FEWEST = 3
 """Repetitions of a pass that are made unless they would exceed the budget."""
@@ -99,6 +100,8 @@ class Subject:
         self.job, self.config = job, spec.image if job.tower == "image" else spec.text
         torch.manual_seed(job.seed)
         self.tower = build_tower(self.config).eval().to(job.device)
+        if name := operator(self.config):
+            resolve(name, job.device)  # the compiler cannot trace the import of a backend
         self.forward: Any = torch.compile(self.tower, dynamic=False) if job.compiled else self.tower
         self.weights_bytes = torch.cuda.memory_allocated() if job.device == "cuda" else 0
         self.compile_s: float | None = None

@@ -133,6 +133,7 @@ _BACKENDS: dict[str, tuple[_Backend, ...]] = {
 }
 
 
+_loaded: dict[tuple[str, str], Kernel] = {}
 _preferred: ContextVar[Mapping[str, str] | None] = ContextVar("preferred", default=None)
 
 
@@ -226,9 +227,14 @@ def _no_such(op: str, backend: str) -> UsageError:
 
 
 def _load(op: str, entry: _Backend) -> Kernel:
-    """Import the backend's module only now: start-up stays free of compilers and kernels."""
-    kernel: Kernel = getattr(importlib.import_module(entry.module), op)
-    return kernel
+    """Import the backend's module only now: start-up stays free of compilers and kernels.
+
+    Remembered in a dictionary, because torch.compile can trace that and not an import.
+    """
+    found = _loaded.get((op, entry.module))
+    if found is None:
+        found = _loaded[op, entry.module] = getattr(importlib.import_module(entry.module), op)
+    return found
 
 
 def _default_device() -> torch.device:

@@ -6,7 +6,7 @@ out as a sequence: a walk is an order of reading the image.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -105,10 +105,21 @@ def _forward(
     end = kernels.ADDED if skip is None else kernels.SKIPPED if z is None else kernels.GATED
     idle = inputs[2].new_empty(0)
     skip, z = idle if skip is None else skip, idle.view(0, 0, 0) if z is None else z
-    u, raw, bias, A, B, C, D, gate = (t.detach().contiguous().numpy() for t in (*inputs, skip, z))
+    given = [t.detach().contiguous() for t in (*inputs, skip, z)]
+    _scan(given, y, end, softplus, walk)
+
+
+@torch.library.custom_op(
+    "climp_bench::numba_scan", mutates_args=("y",),
+    schema="(Tensor[] given, Tensor(a!) y, int end, bool softplus, int[] walk) -> ()",
+)  # fmt: skip
+def _scan(given: list[Tensor], y: Tensor, end: int, softplus: bool, walk: Sequence[int]) -> None:
+    """An operator of torch, which torch.compile takes as it is."""
+    u, raw, bias, A, B, C, skip, z = (t.numpy() for t in given)
+    written = y.numpy()
 
     def run(block: int, first: int, last: int) -> None:
-        kernels.scan(u, raw, bias, softplus, A, B, C, y.numpy(), D, gate, end, *walk, block, first, last)
+        kernels.scan(u, raw, bias, softplus, A, B, C, written, skip, z, end, *walk, block, first, last)
 
     _side_by_side(run, u.shape)
 
@@ -128,22 +139,31 @@ class _Walk(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = tuple(t.detach().contiguous() for t in (grad, *ctx.saved_tensors))
+        inputs = [t.detach().contiguous() for t in (grad, *ctx.saved_tensors)]
         _, u, raw, _, A, B, C = inputs
         blocks = -(-u.shape[2] // _block(u.shape))
         grad_u, grad_raw = torch.zeros_like(u), torch.empty_like(raw)
         grad_A = torch.empty(len(u), *A.shape, dtype=A.dtype)
         grad_B, grad_C = (torch.empty(blocks, *t.shape, dtype=t.dtype) for t in (B, C))
-        given = [t.numpy() for t in inputs]
-        given.insert(4, ctx.softplus)
-        made = [t.numpy() for t in (grad_u, grad_raw, grad_A, grad_B, grad_C)]
-
-        def run(block: int, first: int, last: int) -> None:
-            kernels.scan_backward(*given, *made, *ctx.walk, block, first, last)
-
-        _side_by_side(run, tuple(u.shape))
+        _scan_backward(inputs, [grad_u, grad_raw, grad_A, grad_B, grad_C], ctx.softplus, ctx.walk)
         grad_bias = grad_raw.sum((0, 1))
         return grad_u, grad_raw, grad_bias, grad_A.sum(0), grad_B.sum(0), grad_C.sum(0), None, None
+
+
+@torch.library.custom_op(
+    "climp_bench::numba_scan_backward", mutates_args=("made",),
+    schema="(Tensor[] given, Tensor(a!)[] made, bool softplus, int[] walk) -> ()",
+)  # fmt: skip
+def _scan_backward(given: list[Tensor], made: list[Tensor], softplus: bool, walk: Sequence[int]) -> None:
+    """As ``_scan``."""
+    grad, u, raw, bias, *others = (t.numpy() for t in given)
+    gradients = [t.numpy() for t in made]
+
+    def run(block: int, first: int, last: int) -> None:
+        places = (*walk, block, first, last)
+        kernels.scan_backward(grad, u, raw, bias, softplus, *others, *gradients, *places)
+
+    _side_by_side(run, u.shape)
 
 
 def _block(shape: tuple[int, ...]) -> int:

@@ -18,8 +18,9 @@ import torch
 
 from climp_bench.errors import TrainingError
 from climp_bench.models.adapters import pick_device
-from climp_bench.models.catalogue import build, find
+from climp_bench.models.catalogue import build, find, operator
 from climp_bench.models.spec import ModelSpec
+from climp_bench.ops.dispatch import resolve
 from climp_bench.ranks import place
 from climp_bench.train import spread_checkpoint as checkpoint
 from climp_bench.train.data import Batch
@@ -131,6 +132,8 @@ class Session:
         if recipe.compute.checkpoint_activations:
             checkpoint_activations(model)
         if recipe.compute.compile:
+            for name in filter(None, (operator(spec.image), operator(spec.text))):
+                resolve(name, world.device)  # the compiler cannot trace the import of a backend
             model.vision_encoder.compile()
             model.text_encoder.compile()
         self.learner = Learner(

@@ -36,6 +36,7 @@ def test_a_wrong_backend_is_withheld_and_the_exit_code_tells(
     module = ModuleType("planted_backend")
     monkeypatch.setattr(module, "ssd", ssd, raising=False)
     monkeypatch.setitem(sys.modules, "planted_backend", module)
+    monkeypatch.setattr(dispatch, "_loaded", {})
     entry = dispatch._Backend("planted", "planted_backend", lambda device: (True, "planted"))
     monkeypatch.setitem(dispatch._BACKENDS, "ssd", (entry, *dispatch._BACKENDS["ssd"]))
 

@@ -9,6 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from climp_bench.errors import BackendError, UsageError
+from climp_bench.eval.kernel_cases import check_cases
+from climp_bench.eval.kernel_inputs import make_inputs
 from climp_bench.ops import backends, dispatch, resolve, selective_scan, ss2d, ssd, torch_backend_scan
 
 ON_A_CPU = {"selective_scan": "numba", "ss2d": "numba", "ssd": "torch"}
@@ -156,3 +158,20 @@ def test_inference_never_holds_the_states_of_a_whole_sequence(
         selective_scan(u, u, A, B, B, torch.ones(channels), backend="torch")
     all_states = length * channels * state
     assert seen.largest == all_states if training else seen.largest <= all_states // 10
+
+
+@pytest.mark.parametrize("op", ["selective_scan", "ss2d"])
+def test_the_compiler_takes_a_scan_of_a_cpu_as_it_is(op: str) -> None:
+    """Without a break of its graph, once the backend is loaded."""
+    case = check_cases(op)[3]
+    call, inputs = (
+        {"selective_scan": selective_scan, "ss2d": ss2d}[op],
+        make_inputs(case, "cpu", torch.float32, 0),
+    )
+    dispatch.resolve(op, "cpu", "numba")
+
+    def run() -> torch.Tensor:
+        return call(**inputs.tensors, **inputs.options, backend="numba")
+
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(run, backend="aot_eager", fullgraph=True)(), run())

@@ -39,6 +39,7 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Plant:
         module = ModuleType("planted_backend")
         setattr(module, op, function)
         monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setattr(dispatch, "_loaded", {})
         entry = dispatch._Backend("planted", module.__name__, lambda device: (True, "planted"))
         monkeypatch.setitem(dispatch._BACKENDS, op, (entry, *dispatch._BACKENDS[op]))
 
