@@ -15,7 +15,9 @@ _GRID = 20_001
 
 
 def t_interval(values_N: ArrayLike, level: float = 0.95) -> Interval | None:
-    """Student's interval of a mean of N independent runs, taken as normal; None for fewer than two.
+    """Student's interval of a mean of N independent runs, taken as normal.
+
+    None for fewer than two, and for runs that all came out alike: their spread is unknown, not nought.
 
     Args:
         values_N: one outcome a run; differences between two runs of one seed for a paired interval.
@@ -27,7 +29,7 @@ def t_interval(values_N: ArrayLike, level: float = 0.95) -> Interval | None:
     Source: Student 1908.
     """
     values = real("values_N", values_N, 1).astype(np.float64)
-    if len(values) < 2:
+    if len(values) < 2 or np.ptp(values) == 0:
         return None
     half = t_quantile(len(values) - 1, (1 + level) / 2) * values.std(ddof=1) / math.sqrt(len(values))
     return Interval(float(values.mean() - half), float(values.mean() + half), level, "t over seeds")

@@ -23,8 +23,8 @@ SMALL = (
     "runs, and nothing about the paper's claim."
 )
 OVER = (
-    "Means over seeds with 95% t intervals, of training; with one seed the interval is of the samples. "
-    "Scores in percent; recall is on captions of scenes that no training shows."
+    "Means over seeds with 95% t intervals, of training; where seeds tell nothing (one, or all alike), of "
+    "samples. Scores in percent; recall is on captions of scenes that no training shows."
 )
 Run = Mapping[str, Any]
 """What ``run.experiment.run_trials`` returns of each trial."""
@@ -37,7 +37,7 @@ class Cell:
     """A score of one model: mean over seeds, in [0, 1].
 
     Attributes:
-        mean, low, high: with one seed low and high are the score's own interval; None where there is none.
+        mean, low, high: the last two are a score's own interval where seeds tell nothing; None for none.
         seeds, n: runs, and samples of each.
         over: what the interval is over, ``seeds`` or ``samples``.
     """
@@ -107,8 +107,8 @@ def cell(runs: Sequence[Run], key: Key) -> Cell | None:
     values = [score["value"] for score in scores]
     mean, interval = sum(values) / len(values), t_interval(values)
     if interval is None:
-        (one,) = scores
-        return Cell(mean, one["low"], one["high"], 1, one["n"], "samples")
+        one = scores[0]
+        return Cell(mean, one["low"], one["high"], len(scores), one["n"], "samples")
     return Cell(mean, interval.low, interval.high, len(values), scores[0]["n"], "seeds")
 
 

@@ -20,7 +20,9 @@ _STEPS = 40
 
 def dots(found: Named, table: Table) -> Chart:
     """The scores of a table as dots, what its intervals are over said beside them."""
-    over = "Means over seeds with 95% t intervals, or with one seed the interval of its samples."
+    over = (
+        "Means over seeds with 95% t intervals, or of samples where seeds tell nothing (one, or all alike)."
+    )
     chart = dot_chart(table, close=True)
     chance = " The grey bars are chance." if table.has_chance else ""
     return replace(chart, caption=" ".join((over + chance, *found.warning)))

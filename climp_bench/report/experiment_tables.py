@@ -17,7 +17,9 @@ from climp_bench.results.experiments import LOSS, Bias, BiasRun, TrialRun, Trial
 POINT = {"scaling-data": "training pairs", "scaling-model": "image parameters"}
 """What varies beside the model."""
 _N = "n: samples of the test x seeds."
-_PAIRED = "Differences between runs of one seed; 95% t intervals over seeds, none with one seed."
+_PAIRED = (
+    "Differences between runs of one seed; 95% t intervals over seeds, none with one seed or with all alike."
+)
 _ONE_SEED = "There is one seed: the interval of an accuracy is of its test images, a loss has none."
 _BOOTSTRAP = "Intervals: 95%, by a bootstrap over runs. n: runs."
 _FITTED = "error = factor x N^exponent, the error being 1 - score and N the number of {}."
@@ -192,7 +194,7 @@ def _law(curve: Curve, runs: Sequence[TrialRun]) -> Row:
 
 
 def _mean(records: Sequence[RunRecord], scale: float, digits: int) -> Shown:
-    """Of one metric over seeds; with one seed the score's own interval, if it has one."""
+    """Of one metric over seeds; where they tell nothing, with a score's own interval, if it has one."""
     values = [record.value for record in records if record.value is not None]
     around = t_interval(values) or records[0].interval
     low, high = (around.low, around.high) if around else (None, None)

@@ -72,13 +72,13 @@ def test_the_number_of_pairs_is_that_of_distinct_scenes_or_of_pairs_seen() -> No
 
 def test_a_table_has_means_over_seeds_and_differences_paired_by_seed(tmp_path: Path) -> None:
     runs = [run("climp-m1", s, 0.5 + s / 10) for s in (0, 1)] + [
-        run("rope-vit-m1", s, 0.4 + s / 10) for s in (0, 1)
+        run("rope-vit-m1", s, 0.4 + s / 20) for s in (0, 1)
     ]
     head, ours, theirs, difference = table(runs)
     assert head[-1] == "t acc@1 (chance 25.0)" and ours[3] == "2"
     assert ours[-1] == "55.0 [-8.5, 118.5]", "the t quantile of one degree is 12.706"
-    assert theirs[-1].startswith("45.0") and difference[0] == "VMamba - RoPE-ViT"
-    assert difference[-1] == "+10.0 [+10.0, +10.0]"
+    assert theirs[-1].startswith("42.5") and difference[0] == "VMamba - RoPE-ViT"
+    assert difference[-1] == "+12.5 [-19.3, +44.3]"
     assert table(runs[:1])[1][-1] == "50.0 [40.0, 60.0]", "of one seed the score's own interval"
     page, sheet, numbers = write_experiment("ablation", runs, {"batch": 32}, tmp_path, remarks=["Hear."])
     assert "| VMamba | Mamba-1 | 1,234 | 2 | 55.0" in page.read_text() and "Hear." in page.read_text()
