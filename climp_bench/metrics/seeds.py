@@ -12,6 +12,7 @@ from climp_bench.metrics._checks import real
 from climp_bench.specs import Interval
 
 _GRID = 20_001
+_ROUNDING = 1e-12
 
 
 def t_interval(values_N: ArrayLike, level: float = 0.95) -> Interval | None:
@@ -29,9 +30,10 @@ def t_interval(values_N: ArrayLike, level: float = 0.95) -> Interval | None:
     Source: Student 1908.
     """
     values = real("values_N", values_N, 1).astype(np.float64)
-    if len(values) < 2 or np.ptp(values) == 0:
+    spread = values.std(ddof=1) if len(values) > 1 else 0.0
+    if spread <= _ROUNDING * np.abs(values).max(initial=0.0):
         return None
-    half = t_quantile(len(values) - 1, (1 + level) / 2) * values.std(ddof=1) / math.sqrt(len(values))
+    half = t_quantile(len(values) - 1, (1 + level) / 2) * spread / math.sqrt(len(values))
     return Interval(float(values.mean() - half), float(values.mean() + half), level, "t over seeds")
 
 

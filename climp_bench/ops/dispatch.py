@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -133,7 +134,7 @@ _BACKENDS: dict[str, tuple[_Backend, ...]] = {
 }
 
 
-_loaded: dict[tuple[str, str], Kernel] = {}
+_loaded: dict[str, ModuleType] = {}
 _preferred: ContextVar[Mapping[str, str] | None] = ContextVar("preferred", default=None)
 
 
@@ -231,10 +232,11 @@ def _load(op: str, entry: _Backend) -> Kernel:
 
     Remembered in a dictionary, because torch.compile can trace that and not an import.
     """
-    found = _loaded.get((op, entry.module))
-    if found is None:
-        found = _loaded[op, entry.module] = getattr(importlib.import_module(entry.module), op)
-    return found
+    module = _loaded.get(entry.module)
+    if module is None:
+        module = _loaded[entry.module] = importlib.import_module(entry.module)
+    kernel: Kernel = getattr(module, op)
+    return kernel
 
 
 def _default_device() -> torch.device:

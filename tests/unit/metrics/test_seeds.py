@@ -21,7 +21,7 @@ def test_interval_of_a_mean() -> None:
     assert (interval.low, interval.high) == pytest.approx(
         (2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-3
     )
-    assert t_interval([1.0]) is None and t_interval([0.3, 0.3, 0.3]) is None
+    assert t_interval([1.0]) is None and t_interval([0.3, 0.1 + 0.2, 0.3]) is None
     with pytest.raises(MetricError):
         t_interval([1.0, np.nan])
 
