@@ -265,3 +265,15 @@ def test_ssd_with_decays_beyond_float32_has_finite_gradients(backend: str) -> No
     inputs = heads_inputs(48)
     inputs["dt_BLH"] = inputs["dt_BLH"] * 1000  # exp of minus the sum would overflow above the diagonal
     compare("ssd", backend, inputs, chunk_size=16)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_several_threads_share_the_jobs_of_a_scan(threads: int) -> None:
+    torch.manual_seed(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        compare("ss2d", "numba", image_inputs(2, 5, 4, 300, 2, 1))
+        compare("ss2d", "numba", image_inputs(1, 3, 4, 5, 2, 1))
+    finally:
+        torch.set_num_threads(before)
