@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.library import custom_op
 
 from climp_bench.ops import numba_kernels as kernels
 from climp_bench.ops.torch_backend_scan import compute_dtype, no_autocast, records_gradient
@@ -109,7 +110,7 @@ def _forward(
     _scan(given, y, end, softplus, walk)
 
 
-@torch.library.custom_op(
+@custom_op(
     "climp_bench::numba_scan", mutates_args=("y",),
     schema="(Tensor[] given, Tensor(a!) y, int end, bool softplus, int[] walk) -> ()",
 )  # fmt: skip
@@ -150,7 +151,7 @@ class _Walk(torch.autograd.Function):
         return grad_u, grad_raw, grad_bias, grad_A.sum(0), grad_B.sum(0), grad_C.sum(0), None, None
 
 
-@torch.library.custom_op(
+@custom_op(
     "climp_bench::numba_scan_backward", mutates_args=("made",),
     schema="(Tensor[] given, Tensor(a!)[] made, bool softplus, int[] walk) -> ()",
 )  # fmt: skip

@@ -50,10 +50,7 @@ class Cell:
     over: str
 
     def __str__(self) -> str:
-        mean = f"{100 * self.mean:.1f}"
-        if self.low is None or self.high is None:
-            return mean
-        return f"{mean} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        return _percent(self.mean, self.low, self.high, ".1f")
 
 
 @dataclass(frozen=True)
@@ -73,10 +70,13 @@ class Change:
     n: int
 
     def __str__(self) -> str:
-        mean = f"{100 * self.mean:+.1f}"
-        if self.low is None or self.high is None:
-            return mean
-        return f"{mean} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+        return _percent(self.mean, self.low, self.high, "+.1f")
+
+
+def _percent(mean: float, low: float | None, high: float | None, form: str) -> str:
+    if low is None or high is None:
+        return f"{100 * mean:{form}}"
+    return f"{100 * mean:{form}} [{100 * low:{form}}, {100 * high:{form}}]"
 
 
 def keys(runs: Sequence[Run]) -> list[Key]:

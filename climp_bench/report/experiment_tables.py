@@ -204,12 +204,14 @@ def _mean(records: Sequence[RunRecord], scale: float, digits: int) -> Shown:
 def _cost(tower: str, runs: Sequence[BiasRun]) -> Row:
     seeds = sorted({run.seed for run in runs})
     cells = []
-    for metric, scale, digits in (("acc1", 100, 1), (LOSS, 1, 3)):
-        of = {(run.order, run.seed): _of(run.records, metric) for run in runs}
-        values = [(of["natural", s].value or 0.0) - (of["permuted", s].value or 0.0) for s in seeds]
+    numbers: tuple[Callable[[BiasRun], float], ...] = (lambda run: run.accuracy, lambda run: run.losses[-1])
+    by_seed = {(run.order, run.seed): run for run in runs}
+    for metric, number, scale, digits in zip(("acc1", LOSS), numbers, (100, 1), (1, 3), strict=True):
+        values = [number(by_seed["natural", s]) - number(by_seed["permuted", s]) for s in seeds]
+        records = tuple(_of(run.records, metric) for run in runs)
         around = t_interval(values)
         low, high = (around.low, around.high) if around else (None, None)
-        cells.append(_shown(sum(values) / len(values), low, high, tuple(of.values()), scale, _signed(digits)))
+        cells.append(_shown(sum(values) / len(values), low, high, records, scale, _signed(digits)))
     return Row((tower,), tuple(cells), f"{len(seeds)}")
 
 

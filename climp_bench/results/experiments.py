@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from climp_bench.errors import StoreError
-from climp_bench.results.schema import RunRecord, Scalar, Text
+from climp_bench.results.schema import Part, RunRecord, Scalar, Text
 
 EXPERIMENT_VERSION = 1
 """Files without a version are older: they have no records, and are made again by the same command."""
@@ -18,11 +18,7 @@ TRIALS = ("ablation", "scaling-data", "scaling-model")
 NAMES = (*TRIALS, "bias")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Score(_Part):
+class Score(Part):
     """One score of a trial, a share in [0, 1], with its own interval (over samples) if it has one."""
 
     task: Text
@@ -35,7 +31,7 @@ class Score(_Part):
     chance: float | None = None
 
 
-class TrialRun(_Part):
+class TrialRun(Part):
     """A model that was trained and scored.
 
     Attributes:
@@ -80,7 +76,7 @@ class TrialRun(_Part):
         return self
 
 
-class BiasRun(_Part):
+class BiasRun(Part):
     """A small tower that was trained on images as they are or with their patches in another order.
 
     Attributes:
@@ -119,7 +115,7 @@ LOSS = "train_loss_nats"
 """Metric of the mean training loss of the last epoch."""
 
 
-class _Experiment(_Part):
+class _Experiment(Part):
     """What every file has.
 
     Attributes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
-from climp_bench.results.schema import Provenance
+from climp_bench.results.schema import Part, Provenance
 
 BASELINE = "torch"
 """The backend that speeds are relative to."""
@@ -14,11 +14,7 @@ BASELINE = "torch"
 Direction = Literal["forward", "forward+backward"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class KernelCheck(_Part):
+class KernelCheck(Part):
     """One backend on one case.
 
     Attributes:
@@ -38,13 +34,13 @@ class KernelCheck(_Part):
     oracle: str
     status: Literal["passed", "failed", "skipped"]
     values: float | None = None
-    gradients: dict[str, float | None] = {}
+    gradients: dict[str, float | None] = Field(default_factory=dict)
     tolerance: float
     gradient_tolerance: float
     reason: str = ""
 
 
-class KernelTiming(_Part):
+class KernelTiming(Part):
     """How long one call of a backend takes.
 
     Attributes:
@@ -74,7 +70,7 @@ class KernelTiming(_Part):
     reason: str = ""
 
 
-class KernelRun(_Part):
+class KernelRun(Part):
     """All checks and timings of one run.
 
     Attributes:
@@ -97,7 +93,7 @@ class KernelRun(_Part):
     threads: int
     driver: str | None = None
     cuda: str | None = None
-    absent: dict[str, str] = {}
+    absent: dict[str, str] = Field(default_factory=dict)
     checks: tuple[KernelCheck, ...]
     timings: tuple[KernelTiming, ...]
     provenance: Provenance

@@ -10,9 +10,9 @@ import base64
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
-from climp_bench.results.schema import RunRecord
+from climp_bench.results.schema import Part, RunRecord
 
 LARGEST_BYTES = 100_000
 """No file of pictures is larger."""
@@ -27,11 +27,7 @@ def _jpeg(text: str) -> str:
 Jpeg = Annotated[str, AfterValidator(_jpeg)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Answer(_Part):
+class Answer(Part):
     """One of the best answers of a model: a class or a caption (``text``), or an image (``item``)."""
 
     text: str = ""
@@ -40,7 +36,7 @@ class Answer(_Part):
     cosine: float
 
 
-class Example(_Part):
+class Example(Part):
     """A sample, and what a model made of it.
 
     Attributes:
@@ -60,7 +56,7 @@ class Example(_Part):
     answers: tuple[Answer, ...]
 
 
-class Sketch(_Part):
+class Sketch(Part):
     """A joint space in numbers that can be drawn.
 
     Attributes:
@@ -82,7 +78,7 @@ class Sketch(_Part):
     explained: float
 
 
-class Pictures(_Part):
+class Pictures(Part):
     """The content of a file.
 
     Attributes:

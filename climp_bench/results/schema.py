@@ -37,11 +37,13 @@ Pixels = Annotated[int, Field(gt=0)]
 Scalar = float | int | str | None
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """Base of everything that is stored: fixed, without unknown keys, its numbers finite."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Problem(_Part):
+class Problem(Part):
     """Why a score is missing or incomplete, in the three parts of a :class:`ClimpError`."""
 
     what: Text
@@ -56,7 +58,7 @@ class Problem(_Part):
         return cls(what=f"{type(error).__name__}: {error}")
 
 
-class ModelRef(_Part):
+class ModelRef(Part):
     """The model that was scored.
 
     Attributes:
@@ -72,7 +74,7 @@ class ModelRef(_Part):
     weights_source: str | None = None
 
 
-class DatasetRef(_Part):
+class DatasetRef(Part):
     """The data that was scored: a pinned revision, or the fingerprint of the samples, or both."""
 
     name: Text
@@ -81,7 +83,7 @@ class DatasetRef(_Part):
     fingerprint: str | None = None
 
 
-class Provenance(_Part):
+class Provenance(Part):
     """How, where and by what code a score was made.
 
     Attributes:
@@ -121,7 +123,7 @@ class Provenance(_Part):
         return self
 
 
-class RunRecord(_Part):
+class RunRecord(Part):
     """One score of one model on one task, or the reason why there is none.
 
     Attributes:

@@ -64,11 +64,12 @@ def run_bias_with_records(
     Raises:
         TrainingError, BackendError: as ``run_bias``.
     """
-    device, started, trained = pick_device(device), datetime.now(timezone.utc), set()
+    device, started = pick_device(device), datetime.now(timezone.utc)
+    trained: list[bias.BiasRun] = []
 
-    def tell(label: str) -> None:
-        trained.add(label.rpartition(":")[0])
-        report(label)
+    def tell(run: bias.BiasRun) -> None:
+        trained.append(run)
+        report(run.label)
 
     done = bias.run_bias(data, config, seeds, out, device, tell, fresh)
     before = _known(out / "bias.json")
@@ -81,10 +82,9 @@ def run_bias_with_records(
         records = next(
             (kept["records"] for kept in before if {**kept, "records": 0} == {**run, "records": 0}), None
         )
-        here = f"{one.tower}, {one.order}, seed {one.seed}" in trained
-        if here or records is None:
+        if one in trained or records is None:
             origin = _provenance(one, device, started)
-            if not here:
+            if one not in trained:
                 facts["trained"] = _EARLIER
             records = [r.model_dump(mode="json") for r in _records(one, data, config, origin, facts)]
         found.append({**run, "records": records})

@@ -112,7 +112,7 @@ def permute_patches(
 
 def run_bias(
     data: Thumbnails, config: BiasConfig, seeds: int, out: Path, device: str = "auto",
-    report: Callable[[str], None] = lambda what: None, fresh: bool = False,
+    report: Callable[[BiasRun], None] = lambda run: None, fresh: bool = False,
 ) -> list[BiasRun]:  # fmt: skip
     """Every tower on both orders with every seed. What ``out`` has already is not run again.
 
@@ -124,7 +124,7 @@ def run_bias(
         seeds: how many, from 0.
         out: where ``runs-{digest}/{tower}-{order}-{seed}.json`` go; the digest is of data, towers and config.
         device: ``auto``, ``cpu`` or ``cuda``.
-        report: told of each run that is done.
+        report: told of each run that is trained now.
         fresh: run everything again.
 
     Raises:
@@ -145,12 +145,12 @@ def run_bias(
         for run in _trained(data, config, own, device):
             path = paths[run.tower, run.order, run.seed]
             write_text(path, json.dumps(asdict(run)) + "\n", TrainingError)
-            report(run.label)
+            report(run)
     if here.rank > 0:
         return []
     runs = {job: _read(path) for job, path in paths.items()}
     for job in set(todo) - set(own):
-        report(runs[job].label)
+        report(runs[job])
     return list(runs.values())
 
 

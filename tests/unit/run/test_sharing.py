@@ -67,7 +67,7 @@ def made_up(data: Any, config: Any, tower: str, order: Any, seed: int, device: s
 def biased(out: Path, seeds: int, told: list[str]) -> list[bias.BiasRun]:
     pixels, labels = np.zeros((4, SIDE, SIDE, 3), np.uint8), np.zeros(4, np.int64)
     data = Thumbnails("toy", pixels, labels, pixels, labels, ("a",))
-    return bias.run_bias(data, CONFIG, seeds, out, "cpu", told.append)
+    return bias.run_bias(data, CONFIG, seeds, out, "cpu", lambda run: told.append(run.label))
 
 
 def said(do: Callable[[], Any]) -> tuple[str, str]:
