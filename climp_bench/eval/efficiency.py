@@ -133,10 +133,15 @@ class CellMeter:
     def make_ready(self, batches: tuple[int, ...] | None = None) -> None:
         """Begin to start, build and compile for batch 1 and ``batches``; ``is_ready`` waits for it."""
         self._own.ask("ready", batches)
+        if self._bare:
+            self._bare.ask("ready")
 
     def is_ready(self) -> Measurement:
         """Wait until nothing runs any more; with what went wrong, if anything."""
-        return self._own.answer()
+        own = self._own.answer()
+        if self._bare:
+            self._bare.answer()  # what is wrong with it, its next answer says again
+        return own
 
     def measure(self, part: str = "all", batches: tuple[int, ...] | None = None) -> Measurement:
         """Measure a part (see ``Job``), with batch sizes in place of those of the conditions."""

@@ -1,6 +1,7 @@
 """Everything that only a GPU can say, in one command: ``python -m tests.scale.on_a_gpu --out DIR``.
 
-Stages run in order of need, one a GPU at a time, as many side by side as there are GPUs. Each has a limit, a
+Stages run in order of need, as many side by side as there are GPUs: what is timed has a GPU to itself, what
+only has to end (tests, trials of micro models) shares one. Each has a limit, a
 log ``DIR/STAGE.log`` and, once it has ended well, a mark ``DIR/STAGE.done``: the same command goes on with
 what is missing. ``--minutes`` is for all of them: after that nothing is begun, and what runs is ended.
 Absolute times of one stage are comparable with those of another only on equal GPUs.
@@ -18,9 +19,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-SIZES = (896, 224, 768, 640, 512, 384, 320)
+SIZES = (896, 224, 512, 384, 640, 768, 320)
+AGAIN = (224, 896)
+"""Sizes of the second sweep, whose medians are compared with the first one's."""
 SWEEPS = ("efficiency", "efficiency-again")
 SEEDS = 3
+MOST_SHARING = 12
 
 
 @dataclass(frozen=True)
@@ -32,44 +36,56 @@ class Stage:
         command: what Python is to run.
         limit_s: when it is ended.
         after: names of stages.
+        shares: whether others that share may run on the same GPU.
     """
 
     name: str
     command: tuple[str, ...]
     limit_s: float = 600.0
     after: tuple[str, ...] = ()
+    shares: bool = False
 
 
 def stages(out: Path) -> Iterator[Stage]:
     """All, the most wanted first."""
     bench = ("-m", "climp_bench")
     cuda = ("--device", "cuda")
-    yield Stage("tests", ("-m", "pytest", "-q", "-m", "gpu", "tests/unit", "tests/numerics"), 400)
-    for op in ("ss2d", "selective_scan", "ssd"):
-        kernels = ("bench-kernels", *cuda, "--sizes", "paper", "--dtype", "bfloat16", "--op", op)
-        yield Stage(f"kernels-{op}", (*bench, *kernels, "--out", str(out / f"kernels-{op}")))
-    yield from _sweep(out, SWEEPS[0])
-    yield Stage("clip-benchmark", ("-m", "tests.scale.against_clip_benchmark", *cuda))
-    loop = ("-m", "tests.scale.against_the_authors_loop", *cuda, "--images", "4500")
-    yield Stage("authors-loop", loop)
-    throughput = ("-m", "tests.scale.training_throughput", *cuda)
-    yield Stage("training-rope-vit", (*throughput, "--model", "rope-vit@base"))
-    yield Stage("training-climp-m1", (*throughput, "--model", "climp-m1@base", "--alone"))
+    yield from _kernels(out, "ss2d")
+    tests = ("-m", "pytest", "-q", "-m", "gpu", "-n", "6", "--dist", "load", "tests/unit", "tests/numerics")
+    yield Stage("tests", tests, 400, shares=True)
+    yield Stage("embeddings", ("-m", "tests.scale.same_embeddings", *cuda), 400, shares=True)
     yield from _experiments(out)
-    yield from _sweep(out, SWEEPS[1], after=SWEEPS[0])
+    yield from _kernels(out, "selective_scan", "ssd")
+    throughput = ("-m", "tests.scale.training_throughput", *cuda)
+    yield Stage("training-rope-vit", (*throughput, "--model", "rope-vit@base"), 300)
+    yield Stage("training-climp-m1", (*throughput, "--model", "climp-m1@base", "--alone"), 300)
+    loop = ("-m", "tests.scale.against_the_authors_loop", *cuda, "--images", "4500")
+    yield Stage("authors-loop", loop, 300)
+    yield Stage("clip-benchmark", ("-m", "tests.scale.against_clip_benchmark", *cuda))
+    yield from _sweeps(out)
     texts = ("efficiency", *cuda, "--dtype", "bfloat16", "--text", "77..2048")
     yield Stage("efficiency-text", (*bench, *texts, "--out", str(out / "efficiency-text")), 900)
 
 
-def _sweep(out: Path, name: str, after: str = "") -> Iterator[Stage]:
-    """A part a size, into one store, and at last the report on all of them."""
-    command = ("-m", "climp_bench", "efficiency", "--device", "cuda", "--dtype", "bfloat16")
-    place = ("--out", str(out / name))
-    for size in SIZES:
-        earlier = (f"{after}-{size}",) if after else ()
-        yield Stage(f"{name}-{size}", (*command, "--res", str(size), *place), 900, earlier)
-    parts = tuple(f"{name}-{size}" for size in SIZES)
-    yield Stage(f"{name}-report", (*command, "--res", "224..896", *place), 300, parts)
+def _kernels(out: Path, *ops: str) -> Iterator[Stage]:
+    """Checks and timings of every backend of these ops."""
+    command = ("-m", "climp_bench", "bench-kernels", "--device", "cuda", "--sizes", "paper")
+    for op in ops:
+        words = (*command, "--dtype", "bfloat16", "--op", op, "--out", str(out / f"kernels-{op}"))
+        yield Stage(f"kernels-{op}", words)
+
+
+def _sweeps(out: Path) -> Iterator[Stage]:
+    """A part a size, into one store, and at last the report on all of them; after four sizes some again."""
+    command = ("-m", "climp_bench", "efficiency", "--device", "cuda", "--dtype", "bfloat16", "--budget", "10")
+    first, second = SWEEPS
+    for name, sizes in ((first, SIZES[:4]), (second, AGAIN), (first, SIZES[4:])):
+        for size in sizes:
+            earlier = (f"{first}-{size}",) if name == second else ()
+            words = (*command, "--out", str(out / name), "--res", str(size))
+            yield Stage(f"{name}-{size}", words, 900, earlier)
+    parts = tuple(f"{first}-{size}" for size in SIZES)
+    yield Stage(f"{first}-report", (*command, "--out", str(out / first), "--res", "224..896"), 300, parts)
 
 
 def _experiments(out: Path) -> Iterator[Stage]:
@@ -79,23 +95,28 @@ def _experiments(out: Path) -> Iterator[Stage]:
     ablation = ("-m", "climp_bench", "ablation", *recipe, *budget, *seeds, "--out", str(out / "ablation"))
     pairs = ("climp-m1", "climp-m2", "climp-llama", "rope-vit-m1", "rope-vit-m2", "rope-vit")
     for family in pairs:
-        yield Stage(f"ablation-{family}", (*ablation, "--model", family), 900)
-    yield Stage("ablation", ablation, 300, tuple(f"ablation-{family}" for family in pairs))
-    sizes = tuple(word for n in (8192, 32768, 131072) for word in ("--pairs", str(n)))
+        yield Stage(f"ablation-{family}", (*ablation, "--model", family), 1200, shares=True)
+    parts = tuple(f"ablation-{family}" for family in pairs)
+    yield Stage("ablation", ablation, 300, parts, shares=True)
     epochs = ("--set", "budget.epochs=5", "--suite", "embedded")
-    scaling = ("-m", "climp_bench", "scaling", "data", *recipe, *epochs, *seeds, *sizes)
-    yield Stage("scaling-data", (*scaling, "--out", str(out / "scaling-data")), 1200)
+    scaling = ("-m", "climp_bench", "scaling", "data", *recipe, *epochs, *seeds)
+    scaling += ("--out", str(out / "scaling-data"))
+    sizes = [("--pairs", str(n)) for n in (131072, 32768, 8192)]
+    for words in sizes:
+        yield Stage(f"scaling-data-{words[1]}", (*scaling, *words), 1200, shares=True)
+    parts = tuple(f"scaling-data-{words[1]}" for words in sizes)
+    every = tuple(word for words in reversed(sizes) for word in words)
+    yield Stage("scaling-data", (*scaling, *every), 300, parts, shares=True)
     more = ("--train-images", "16384", "--epochs", "20", "--batch-size", "256", "--lr", "0.004", *seeds)
-    yield Stage(
-        "bias", ("-m", "climp_bench", "bias", "--device", "cuda", *more, "--out", str(out / "bias")), 900
-    )
+    bias = ("-m", "climp_bench", "bias", "--device", "cuda", *more, "--out", str(out / "bias"))
+    yield Stage("bias", bias, 1200, shares=True)
 
 
 class Lanes:
     """GPUs and what runs on them."""
 
     def __init__(self, out: Path, gpus: int, wanted: list[Stage], deadline: float) -> None:
-        self.out, self.free, self.waiting, self.deadline = out, list(range(gpus)), wanted, deadline
+        self.out, self.gpus, self.waiting, self.deadline = out, gpus, wanted, deadline
         self.running: list[tuple[Stage, int, subprocess.Popen[bytes], float]] = []
 
     def run(self) -> None:
@@ -107,16 +128,28 @@ class Lanes:
     def _done(self, name: str) -> bool:
         return (self.out / f"{name}.done").exists()
 
+    def _place(self, stage: Stage) -> int | None:
+        """A GPU for it: one that is shared already or one that is free; None while there is none."""
+        on = {gpu: [other for other, at, *_ in self.running if at == gpu] for gpu in range(self.gpus)}
+        if stage.shares:
+            shared = [gpu for gpu, others in on.items() if others and all(other.shares for other in others)]
+            if shared:
+                return next((gpu for gpu in shared if len(on[gpu]) < MOST_SHARING), None)
+        return next((gpu for gpu, others in on.items() if not others), None)
+
     def _begin(self) -> bool:
         for stage in [stage for stage in self.waiting if all(self._done(name) for name in stage.after)]:
-            if not self.free or time.monotonic() > self.deadline:
+            gpu = self._place(stage)
+            if time.monotonic() > self.deadline:
                 break
-            gpu = self.free.pop(0)
+            if gpu is None:
+                continue
             self.waiting.remove(stage)
             log = (self.out / f"{stage.name}.log").open("wb")
+            few = {"OMP_NUM_THREADS": "2"} if stage.shares else {}
             process = subprocess.Popen(
                 [sys.executable, *stage.command], stdout=log, stderr=subprocess.STDOUT,
-                env={**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)},
+                env={**os.environ, **few, "CUDA_VISIBLE_DEVICES": str(gpu)},
             )  # fmt: skip
             self.running.append((stage, gpu, process, time.monotonic()))
         return bool(self.running)
@@ -132,7 +165,6 @@ class Lanes:
                 process.terminate()
                 process.wait()
             self.running.remove((stage, gpu, process, began))
-            self.free.append(gpu)
             how = "ended, too long" if late else f"exit code {process.returncode}"
             if process.returncode == 0:
                 (self.out / f"{stage.name}.done").touch()
