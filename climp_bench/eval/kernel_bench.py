@@ -28,7 +28,7 @@ NEVER = ("meta", "reference")
 
 WORKER_BYTES = 8e9
 """Memory of a GPU that there is for each process that checks backends."""
-MOST_WORKERS = 12
+MOST_WORKERS = 16
 
 Step = Callable[[str], object]
 

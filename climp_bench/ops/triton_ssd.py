@@ -1,8 +1,9 @@
 """``ssd`` in Triton, forward and backward: matrix products within chunks, a short recurrence across them.
 
-With float32 inputs products are float32's own. TF32 holds half inputs exactly, and rounds a weight or a state
-that they meet by 2^-11, an eighth of what bfloat16 does to the result. Kernels
-and Triton itself are imported at the first call.
+With float32 inputs products are float32's own. TF32 holds half inputs exactly; a weight or a state that they meet
+is rounded by 2^-11, an eighth of what bfloat16 does to the result. Where that is too much, for float16 and for
+gradients, whose terms cancel, three products of TF32 make one nearly of float32. Kernels and Triton itself are
+imported at the first call.
 """
 
 from __future__ import annotations
@@ -26,26 +27,32 @@ class _Launch:
         positions: most positions of a chunk, a power of two.
         states: states of a block, a power of two of at least 16.
         warps: warps of a program.
+        inputs: precision of products of two inputs.
+        mixed: precision of all other products.
     """
 
     positions: int
     states: int
     warps: int
+    inputs: str = "ieee"
+    mixed: str = "ieee"
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """The launches for one kind of inputs, and the precision of products of two inputs and of all others."""
+    """The launches for one kind of inputs."""
 
     forward: _Launch
     backward: _Launch
-    inputs: str
-    mixed: str
 
 
-_HALF = _Plan(forward=_Launch(128, 32, 4), backward=_Launch(64, 32, 8), inputs="tf32", mixed="tf32")
-"""For bfloat16 and float16; text of up to 128 tokens is one chunk, without states."""
-_SINGLE = _Plan(forward=_Launch(32, 32, 8), backward=_Launch(32, 16, 8), inputs="ieee", mixed="ieee")
+_HALF_GRADIENT = _Launch(64, 32, 8, "tf32", "tf32x3")
+_PLANS = {
+    torch.bfloat16: _Plan(_Launch(128, 32, 4, "tf32", "tf32"), _HALF_GRADIENT),
+    torch.float16: _Plan(_Launch(128, 32, 4, "tf32", "tf32x3"), _HALF_GRADIENT),
+}
+"""For half inputs, all of one type; text of up to 128 tokens is one chunk, without states."""
+_SINGLE = _Plan(forward=_Launch(32, 32, 8), backward=_Launch(32, 16, 8))
 """For float32, whose products run outside the tensor cores."""
 _CELLS, _CELL_WARPS = 1024, 4
 """State entries of a program that passes states from chunk to chunk."""
@@ -87,8 +94,8 @@ class _Chunks:
         from triton import next_power_of_2
 
         x, dt, A, B, C, D = inputs
-        half = all(t.dtype in (torch.bfloat16, torch.float16) for t in (x, B, C))
-        plan = _HALF if half else _SINGLE
+        types = {t.dtype for t in (x, B, C)}
+        plan = _PLANS.get(types.pop(), _SINGLE) if len(types) == 1 else _SINGLE
         launch = plan.backward if backward else plan.forward
         self.batch, self.length, self.heads, self.channels = x.shape
         groups, self.state = B.shape[2:]
@@ -105,8 +112,8 @@ class _Chunks:
             "channels": self.channels,
             "state": self.state,
             "heads_of_group": self.heads // groups,
-            "INPUTS": plan.inputs,
-            "MIXED": plan.mixed,
+            "INPUTS": launch.inputs,
+            "MIXED": launch.mixed,
             "Q_BLOCK": max(16, next_power_of_2(size)),
             "P_BLOCK": max(16, next_power_of_2(self.channels)),
             "N_BLOCK": max(16, min(launch.states, next_power_of_2(self.state))),

@@ -1,8 +1,9 @@
 """Every backend gives the embeddings of PyTorch's: ``python -m tests.scale.same_embeddings [--device cuda]``.
 
 Freshly initialised models see random images and captions of mixed length. Difference: of an embedding to that
-by PyTorch's backend in float32, over its norm, at worst; under bfloat16 autocast PyTorch's own stands beside
-it, for most of it is rounding that any backend has. Exits with 1 above the tolerances.
+by PyTorch's backend in float32, over its norm, at worst. Under bfloat16 autocast most of it is rounding that
+any backend has, so PyTorch's own stands beside it. Exits with 1 where a backend is off by more than the
+tolerance and by more than ``SLACK`` times what PyTorch's is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from climp_bench.ops.dispatch import backends, preferred
 
 FAMILIES = ("climp-m1", "climp-m2", "rope-vit", "flexivit", "naflexvit")
 TOLERANCES = {"float32": 1e-4, "bfloat16": 2e-2}
+SLACK = 1.25
 IMAGES, LENGTHS = 4, (5, 19, 40, 77)
 
 
@@ -62,13 +64,14 @@ def main() -> int:
         spec = find(family, asked.scale)
         model = build(spec, seed=0).to(asked.device).eval()
         ops = {op for config in (spec.image, spec.text) if (op := operator(config))}
-        wanted = None
+        wanted, own = None, {}
         for name, dtype in ways(ops, asked.device):
             found = embeddings(model, spec.preprocess.size, ops, (name, dtype))
             wanted = found if wanted is None else wanted
             off = (found - wanted).norm(dim=1) / wanted.norm(dim=1)
             image, text = float(off[:IMAGES].max()), float(off[IMAGES:].max())
-            far += not max(image, text) < TOLERANCES[dtype]
+            limit = max(TOLERANCES[dtype], SLACK * own.setdefault(dtype, max(image, text)))
+            far += not max(image, text) < limit
             print(f"| {spec.name} | {name} | {dtype} | {image:.1e} | {text:.1e} |", flush=True)
         del model
     return 1 if far else 0
