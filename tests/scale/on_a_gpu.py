@@ -194,7 +194,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=600)
     parser.add_argument("--gpus", type=int, help="default: all")
-    parser.add_argument("--only", nargs="*", default=[""], help="beginnings of names of stages, in this order")
+    parser.add_argument(
+        "--only", nargs="*", default=[""], help="beginnings of names of stages, in this order"
+    )
     asked = parser.parse_args()
     out = asked.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
