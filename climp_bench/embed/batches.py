@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from climp_bench.data.dataset import Dataset, Image
 from climp_bench.embed.key import EmbeddingKey, face
-from climp_bench.embed.lanes import open_lanes
+from climp_bench.embed.lanes import open_lanes, open_preparers
 from climp_bench.embed.loading import load_blocks
 from climp_bench.errors import BackendError
 from climp_bench.models.adapters import Encoder
@@ -25,9 +25,13 @@ if TYPE_CHECKING:
     import torch
 
 Array = npt.NDArray[np.float32]
-_CPU_IMAGES, _GPU_IMAGES = 32, 64
-_CPU_TOKENS, _GPU_TOKENS = 1024, 8192
-"""Sizes of a batch. On a CPU the activations of one should stay in the cache of a core."""
+_CPU_IMAGES, _CPU_TOKENS = 32, 1024
+"""Sizes of a batch on a CPU, where the activations of one should stay in the cache of a core."""
+_GPU_PIXELS, _GPU_TOKENS = 256 * 224 * 224, 32768
+"""The same for a GPU, which small batches leave idle; one of less than ``_GPU_MEMORY`` takes a share."""
+_FEWEST, _MOST = 8, 512
+"""Images of a batch on a GPU, whatever their size."""
+_GPU_MEMORY = 40e9
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class _TextWork:
 
 def image_batches(part: int, indices: range, encoders: Sequence[Encoder], device: str) -> list[ImageBatch]:
     """The batches of one part."""
-    size = _images_at_once(device)
+    size = _images_at_once(device, encoders[0].preprocess.size)
     models = tuple(encoder.name for encoder in encoders)
     starts = range(0, len(indices), size)
     return [ImageBatch(part, indices[start : start + size], models) for start in starts]
@@ -94,7 +98,7 @@ def encode_tokens(
 ) -> Generator[tuple[list[int], Array]]:
     """Texts by length in batches of a token budget, as (their indices, rows (B, P))."""
     order = [int(i) for i in np.argsort([len(t) for t in tokens], kind="stable")]
-    batches = list(_by_budget(order, tokens, _CPU_TOKENS if encoder.device == "cpu" else _GPU_TOKENS))
+    batches = list(_by_budget(order, tokens, _tokens_at_once(encoder.device)))
     numbered = [(k, [tokens[i] for i in batch]) for k, batch in enumerate(batches)]
     if team is None or len(batches) < team.size:
         done = _encode_tokens(numbered, encoder)
@@ -154,8 +158,23 @@ def _check_same(meant: EmbeddingKey, here: EmbeddingKey) -> None:
         )
 
 
-def _images_at_once(device: str) -> int:
-    return _CPU_IMAGES if device == "cpu" else _GPU_IMAGES
+def _images_at_once(device: str, size: tuple[int, int]) -> int:
+    """Images of a batch; on a GPU a power of two, for which its kernels are compiled once."""
+    if device == "cpu":
+        return _CPU_IMAGES
+    fitting = int(_share_of_memory() * _GPU_PIXELS) // (size[0] * size[1])
+    return min(max(_FEWEST, 1 << max(0, fitting.bit_length() - 1)), _MOST)
+
+
+def _tokens_at_once(device: str) -> int:
+    return _CPU_TOKENS if device == "cpu" else int(_share_of_memory() * _GPU_TOKENS)
+
+
+def _share_of_memory() -> float:
+    """Of the batch sizes for a GPU, what this one's memory allows."""
+    import torch
+
+    return min(1.0, torch.cuda.get_device_properties().total_memory / _GPU_MEMORY)
 
 
 def device_of(encoders: Sequence[Encoder]) -> str:
@@ -179,13 +198,22 @@ def _encode_images(
             for name in batch.models:
                 yield batch, name, images
 
-    def encode(job: tuple[ImageBatch, str, list[Image]]) -> Array:
+    def tensors(job: tuple[ImageBatch, str, list[Image]]) -> list[torch.Tensor]:
         _, name, images = job
-        return encoders[name].encode_images([prepare(image, encoders[name]) for image in images])
+        return [prepare(image, encoders[name]) for image in images]
 
     device = device_of(list(encoders.values()))
+    if device != "cpu":
+        with open_preparers() as threads:
+            for (batch, name, _), made in threads.in_order(tensors, jobs()):
+                yield batch, name, encoders[name].encode_images(made)
+        return
+
+    def encode(job: tuple[ImageBatch, str, list[Image]]) -> Array:
+        return encoders[job[1]].encode_images(tensors(job))
+
     images = sum(len(batch.indices) for batch in batches)
-    with open_lanes(device, math.ceil(images / _images_at_once(device))) as lanes:
+    with open_lanes(device, math.ceil(images / _CPU_IMAGES)) as lanes:
         for (batch, name, _), rows in lanes.in_order(encode, jobs()):
             yield batch, name, rows
 

@@ -19,6 +19,8 @@ Result = TypeVar("Result")
 
 MOST_LANES = 8
 """More cores than lanes are shared out among the lanes: every lane holds a batch's activations."""
+PREPARERS = 4
+"""Threads that make tensors while a GPU is busy; as many batches again wait ready for it."""
 
 
 class Lanes:
@@ -74,4 +76,19 @@ def open_lanes(device: str, jobs: int) -> Iterator[Lanes]:
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(cores)
+
+
+@contextmanager
+def open_preparers() -> Iterator[Lanes]:
+    """Threads that work ahead of the caller's, which drives a GPU; torch's operators use one core in each."""
+    import torch
+
+    cores = torch.get_num_threads()
+    threads = min(PREPARERS, cores)
+    pool = ThreadPoolExecutor(threads, "prepare", initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield Lanes(pool, ahead=2 * threads)
+    finally:
+        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(cores)

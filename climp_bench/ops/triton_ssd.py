@@ -1,9 +1,9 @@
 """``ssd`` in Triton, forward and backward: matrix products within chunks, a short recurrence across them.
 
-With float32 inputs products are float32's own. TF32 holds half inputs exactly; a weight or a state that they meet
-is rounded by 2^-11, an eighth of what bfloat16 does to the result. Where that is too much, for float16 and for
-gradients, whose terms cancel, three products of TF32 make one nearly of float32. Kernels and Triton itself are
-imported at the first call.
+With float32 inputs products are float32's own. TF32 holds half inputs exactly; a weight or a state that they
+meet is rounded by 2^-11, an eighth of what bfloat16 does to the result. Where that is too much, for float16
+and for gradients, whose terms cancel, three products of TF32 make one nearly of float32. Kernels and Triton
+itself are imported at the first call.
 """
 
 from __future__ import annotations

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from climp_bench.data.webdataset import WebDataset
 from climp_bench.embed import batches, extract
 from climp_bench.embed.extract import embed_images, embed_texts
 from climp_bench.embed.lanes import open_lanes
+from climp_bench.models.adapters import Array
 from tests.fakes import ToyEncoder
 
 
@@ -88,3 +91,52 @@ def test_lanes_change_no_embedding(make_wds, tmp_path: Path, monkeypatch: pytest
         rows[threads] = [images["a@micro"].rows, images["b@micro"].rows, captions.rows]
     for one, four in zip(rows[1], rows[4], strict=True):
         np.testing.assert_array_equal(one, four)
+
+
+class OnGpu(ToyEncoder):
+    """Says that it is on a GPU; notes which thread encodes, and the sizes of its batches."""
+
+    def __init__(self, size: tuple[int, int] = (8, 8)) -> None:
+        super().__init__(size=size)
+        self.device, self.gpu = "cuda", "Some GPU"
+        self.threads: set[str] = set()
+        self.sizes: list[int] = []
+
+    def encode_images(self, images: Sequence[Any]) -> Array:
+        self.threads.add(threading.current_thread().name)
+        self.sizes.append(len(images))
+        return super().encode_images(images)
+
+
+def test_on_a_gpu_tensors_are_made_ahead_and_one_thread_encodes(
+    make_wds: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = WebDataset(make_wds(per_shard=20))
+    wanted = embed_images(dataset, [ToyEncoder()], tmp_path / "cpu")["toy@micro"].rows
+    prepared = set()
+    kept = batches.prepare
+
+    def prepare(image: Any, encoder: Any) -> Any:
+        prepared.add(threading.current_thread().name.partition("_")[0])
+        return kept(image, encoder)
+
+    monkeypatch.setattr(batches, "prepare", prepare)
+    monkeypatch.setattr(batches, "_images_at_once", lambda device, size: 16)
+    encoder = OnGpu()
+    found = embed_images(dataset, [encoder], tmp_path / "gpu")["toy@micro"].rows
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert (encoder.threads, prepared) == ({"MainThread"}, {"prepare"})
+    assert encoder.sizes == [16, 16, 8]
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "size", "images"),
+    [(80, 224, 256), (80, 896, 16), (80, 64, 512), (10, 224, 64), (4, 896, 8)],
+)
+def test_batches_of_a_gpu_follow_its_memory(
+    gigabytes: int, size: int, images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = SimpleNamespace(total_memory=gigabytes * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: gpu)
+    (first, *_) = batches.image_batches(0, range(1024), [OnGpu((size, size))], "cuda")
+    assert len(first.indices) == images
