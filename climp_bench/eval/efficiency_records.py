@@ -76,12 +76,13 @@ class CellRecords:
             return [self._make("any", None, 0, "failed", problem)]
         first = rounds[0]
         facts = dict(first.facts)
-        records = [*self._latency(rounds, facts), self._throughput(rounds, facts)]
+        records = [*self._latency(rounds, facts), *self._graphed(rounds, facts)]
+        records.append(self._throughput(rounds, facts))
         for name, value in first.values.items():
             metric = f"energy_joule_per_{self.cell.tower}" if name == "energy" else name
             records.append(self._value(metric, value, _ONE_PASS, extra=facts))
         for name, why in first.missing.items():
-            if name not in ("latency_ms", "throughput"):
+            if name not in ("latency_ms", "latency_graphed_ms", "throughput"):
                 metric = f"energy_joule_per_{self.cell.tower}" if name == "energy" else name
                 records.append(self._without(metric, why))
         return records
@@ -100,6 +101,19 @@ class CellRecords:
             return [*records, self._value("latency_p95_ms", p95(times), reason, None, len(times), facts)]
         what = f"a 95th percentile takes {P95_NEEDS} repetitions, there were {len(times)}"
         return [*records, self._without("latency_p95_ms", what)]
+
+    def _graphed(self, rounds: Sequence[Measurement], facts: dict[str, Any]) -> list[RunRecord]:
+        """The latency as a CUDA graph, or why there is none; nothing where there are no graphs."""
+        name = "latency_graphed_ms"
+        if missing := next((m.missing[name] for m in rounds if name in m.missing), ""):
+            return [self._without(name, missing)]
+        times = [time for m in rounds for time in m.graphed_ms]
+        if not times:
+            return []
+        interval = median_interval(times)
+        few = "" if interval else f"{len(times)} repetitions are too few"
+        medians = {"round_medians_ms": ", ".join(f"{median(m.graphed_ms):.4g}" for m in rounds)}
+        return [self._value(name, median(times), few, interval, len(times), facts | medians)]
 
     def _spread(self, rounds: Sequence[Measurement]) -> dict[str, float | str]:
         """How far the rounds' medians lie apart, relative to their middle."""

@@ -2,8 +2,9 @@
 
 A process of its own for every cell, so that nothing which ran before shapes memory or time, and running out
 of memory ends the cell alone. It answers a job a line, all of the same cell. In order: memory, agreement of
-the scans with their references, latency at batch 1, throughput, energy. Inputs are standard-normal images or
-random tokens; weights are freshly initialised: neither values nor content matter to any of it.
+the scans with their references, latency at batch 1, on a GPU the same as a graph, throughput, energy. Inputs
+are standard-normal images or random tokens; weights are freshly initialised: neither values nor content
+matter to any of it.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class Measurement:
         values: single numbers by metric.
         missing: why a metric has no number, by metric.
         latencies_ms: every timed pass at batch 1.
+        graphed_ms: every timed replay of the same as a CUDA graph.
         rates: inputs a second by batch size.
         passes: timed passes behind each rate.
         backends: the backend that ran, by op, after it agreed with the reference.
@@ -85,6 +87,7 @@ class Measurement:
     values: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     latencies_ms: list[float] = field(default_factory=list)
+    graphed_ms: list[float] = field(default_factory=list)
     rates: dict[int, float] = field(default_factory=dict)
     passes: dict[int, int] = field(default_factory=dict)
     backends: dict[str, str] = field(default_factory=dict)
@@ -188,8 +191,10 @@ def measure(job: Job, subject: Subject | None = None) -> Measurement:
     most = MOST[job.device]
     times = repeat(lambda: subject.seconds(inputs), first, job.budget_s, most)
     result.latencies_ms = [1000 * seconds for seconds in times]
+    if job.device == "cuda":
+        _graphed(subject, inputs, result)
     _throughput(subject, result, start + job.budget_s)
-    if job.device == "cuda" and job.part == "all":
+    if job.device == "cuda" and job.part == "all" and result.rates:
         _energy(subject, result)
     return result
 
@@ -215,6 +220,20 @@ def repeat(timed: Callable[[], float], first: float, budget_s: float, most: int)
         times.append(timed())
         spent += times[-1]
     return times
+
+
+def _graphed(subject: Subject, inputs: tuple[Tensor, ...], result: Measurement) -> None:
+    """Latency at batch 1 without the launches; that a pass cannot be captured is a reason, not a failure."""
+    from climp_bench.eval.graphed import GraphError, capture
+
+    job = subject.job
+    try:
+        replay = capture(lambda: subject.run(inputs))
+    except GraphError as error:
+        result.missing["latency_graphed_ms"] = str(error)
+        return
+    times = repeat(replay, replay(), job.budget_s, MOST[job.device])
+    result.graphed_ms = [1000 * seconds for seconds in times]
 
 
 def _memory(subject: Subject, result: Measurement) -> None:
@@ -264,16 +283,17 @@ def _throughput(subject: Subject, result: Measurement, deadline: float) -> None:
             result.rates[1], result.passes[1] = 1 / single, len(result.latencies_ms)
             continue
         expected = batch / max(result.rates.values(), default=1 / single)
-        if time.monotonic() + 2 * expected > deadline:
+        if (searching or job.device == "cpu") and time.monotonic() + 2 * expected > deadline:
             result.facts["batches_end"] = f"{batch} would exceed the budget"
             break
         try:
-            rate, passes = _rate(subject, batch, deadline)
+            rate, passes, compiling = _rate(subject, batch, deadline)
         except (RuntimeError, MemoryError) as error:
             if not (result.rates and out_of_memory(error)):
                 raise
             result.facts["batches_end"] = f"{batch} exceeds the memory"
             break
+        deadline += compiling
         gained = rate > GAIN * max(result.rates.values(), default=0)
         result.rates[batch], result.passes[batch] = rate, passes
         if searching and not gained:
@@ -284,14 +304,19 @@ def _throughput(subject: Subject, result: Measurement, deadline: float) -> None:
         result.missing["throughput"] = what
 
 
-def _rate(subject: Subject, batch: int, deadline: float) -> tuple[float, int]:
-    """Inputs a second, and the passes behind it: about half a second of them, at least ``FEWEST``."""
+def _rate(subject: Subject, batch: int, deadline: float) -> tuple[float, int, float]:
+    """Inputs a second, the passes behind it, and what compiling took, which counts against no budget.
+
+    About half a second of passes, at least ``FEWEST``. A GPU's kernels are compiled when they first meet a
+    kind of batch; on a CPU the first pass is a pass.
+    """
     inputs = subject.inputs(batch, subject.job.size)
-    subject.seconds(inputs)
+    warming = subject.seconds(inputs)
     once = subject.seconds(inputs)
-    left = max(0.0, deadline - time.monotonic())
+    compiling = max(0.0, warming - once) if subject.job.device == "cuda" else 0.0
+    left = max(0.0, deadline + compiling - time.monotonic())
     passes = max(1, min(max(FEWEST, math.ceil(0.5 / once)), int(left / once)))
-    return batch * passes / subject.seconds(inputs, passes), passes
+    return batch * passes / subject.seconds(inputs, passes), passes, compiling
 
 
 def _energy(subject: Subject, result: Measurement) -> None:

@@ -34,6 +34,10 @@ _MEANING = """\
 - Inputs are random, weights freshly initialised: neither shapes time or memory. Projections into the shared
   space and decoding are left out.
 """
+_GRAPH = """\
+- **As a CUDA graph** is the same pass recorded once and replayed, after it gave the same output: the time of
+  the GPU alone. Passes at batch 1 that are not replayed mostly wait for the host, which launches kernels.
+"""
 _RSS = ",\n  as the rise of resident memory of a process of its own, the libraries loaded"
 _CUDA = ",\n  as the CUDA allocator counts it; **retained** is what it still holds after the pass"
 
@@ -98,6 +102,8 @@ def _page(records: Sequence[RunRecord], suite: str, baseline: str | None, pictur
             parts.append(paper_section(cells))
     device = records[0].provenance.device
     parts.append(_MEANING.format(peak=_RSS if device == "cpu" else _CUDA if device == "cuda" else ""))
+    if any(record.metric == "latency_graphed_ms" for record in records):
+        parts.append(_GRAPH)
     parts += [problems(records), _made(records)]
     return "\n".join(part for part in parts if part)
 

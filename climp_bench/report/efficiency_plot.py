@@ -10,7 +10,7 @@ from climp_bench.report.plots import COLOURS, MARKERS, save
 
 _PANELS = (
     *("macs", "peak_memory_bytes", "retained_features_memory_bytes", "positional_state_bytes"),
-    *("latency_ms", "throughput_images_per_s", "throughput_texts_per_s"),
+    *("latency_ms", "latency_graphed_ms", "throughput_images_per_s", "throughput_texts_per_s"),
 )
 _COLUMNS = 2
 

@@ -40,6 +40,7 @@ QUANTITIES = (
         "retained_features_memory_without_workspace_bytes", "the same without cuBLAS's workspace, MiB", MIB
     ),
     Quantity("latency_ms", "latency at batch 1, ms (median)", 1, True),
+    Quantity("latency_graphed_ms", "latency at batch 1 as a CUDA graph, ms (median)", 1, True),
     Quantity("latency_p95_ms", "latency at batch 1, ms (95th percentile)"),
     Quantity("throughput_images_per_s", "images/s at the best batch measured", 1, True),
     Quantity("throughput_texts_per_s", "texts/s at the best batch measured", 1, True),

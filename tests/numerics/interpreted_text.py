@@ -184,6 +184,13 @@ def test_long_chunks_of_ssd_at_released_widths_stay_accurate(monkeypatch: pytest
     compare_ssd(ssd_inputs(1, 130, 2, 64, 1, 128), 256)
 
 
+def test_gradients_of_many_short_ssd_by_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_ssd, "_MANY", 4)
+    monkeypatch.setattr(triton_ssd, "_gradients", None)  # the kernel's own are not called
+    compare_ssd(ssd_inputs(2, 9, 2, 4, 1, 3), 16)
+    compare_ssd(ssd_inputs(2, 9, 2, 16, 1, 16, dtype=torch.bfloat16), 16)
+
+
 def test_ssd_with_decays_beyond_float32() -> None:
     inputs = ssd_inputs(2, 32, 4, 8, 1, 16)
     inputs["dt_BLH"] = inputs["dt_BLH"] * 1000  # exp of minus the sum would overflow above the diagonal

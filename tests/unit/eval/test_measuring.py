@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timezone
 
 import numpy as np
 import pytest
 import torch
 
 from climp_bench.errors import UsageError
-from climp_bench.eval import memory, nvml
-from climp_bench.eval.measuring import FEWEST, Job, measure, out_of_memory, problem_of, repeat
+from climp_bench.eval import measuring, memory, nvml
+from climp_bench.eval.efficiency import Cell, Conditions
+from climp_bench.eval.efficiency_records import CellRecords
+from climp_bench.eval.measuring import FEWEST, Job, Measurement, measure, out_of_memory, problem_of, repeat
+from climp_bench.models.catalogue import MODELS
 
 MIB = 2**20
 
@@ -111,3 +115,49 @@ def test_without_a_gpu_energy_has_a_reason_and_the_call_was_made() -> None:
         return
     readings = nvml.watch(lambda: calls.append(1))
     assert calls == [1] and readings.joules is None and "NVML" in readings.reason
+
+
+class Scripted:
+    """A subject on a GPU whose first pass of each batch compiles for a minute; an image takes 1 ms."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.now, self.seen = job, 0.0, set()
+
+    def inputs(self, batch: int, size: int) -> tuple[torch.Tensor, ...]:
+        return (torch.empty(batch, 0),)
+
+    def seconds(self, inputs: tuple[torch.Tensor, ...], passes: int = 1) -> float:
+        batch = len(inputs[0])
+        took = passes * batch / 1000 + (60.0 if batch not in self.seen else 0.0)
+        self.seen.add(batch)
+        self.now += took
+        return took
+
+
+@pytest.mark.parametrize("batches", [None, (2, 4)])
+def test_compiling_counts_against_no_budget(
+    batches: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = Scripted(Job("climp-m1@micro", "image", 64, "cuda", batches=batches, budget_s=10.0))
+    monkeypatch.setattr(measuring.time, "monotonic", lambda: subject.now)
+    result = Measurement(latencies_ms=[50.0])  # most of it launches: 20 a second, later batches 1,000
+    measuring._throughput(subject, result, 10.0)
+    assert result.rates == pytest.approx({2: 1000.0, 4: 1000.0} | ({} if batches else {1: 20.0}))
+    assert subject.now > 2 * 60 and ("batches_end" in result.facts) == (batches is None)
+
+
+def test_what_graphs_gave_is_a_metric_and_what_they_did_not_a_reason() -> None:
+    cell, on = Cell(MODELS.get("climp-m1@micro"), "image", 64), Conditions("cuda", gpu="Some GPU")
+    make = CellRecords(cell, on, datetime.now(timezone.utc), {})
+    rounds = [
+        Measurement(latencies_ms=[9.0] * 6, graphed_ms=[at] * 6, rates={1: 100.0}, passes={1: 6})
+        for at in (2.0, 3.0)
+    ]
+    (graphed,) = (r for r in make.measured(rounds) if r.metric == "latency_graphed_ms")
+    assert (graphed.value, graphed.n_evaluated, graphed.extra["round_medians_ms"]) == (2.5, 12, "2, 3")
+    assert graphed.interval is not None and (graphed.interval.low, graphed.interval.high) == (2.0, 3.0)
+    rounds[1].missing["latency_graphed_ms"] = "it waits for the device"
+    (skipped,) = (r for r in make.measured(rounds) if r.metric == "latency_graphed_ms")
+    assert (skipped.status, skipped.value) == ("skipped", None) and "waits" in skipped.error.what
+    without = make.measured([Measurement(latencies_ms=[1.0], rates={1: 1.0}, passes={1: 1})])
+    assert not any(r.metric == "latency_graphed_ms" for r in without)
