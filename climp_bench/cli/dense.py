@@ -68,7 +68,7 @@ def dense(
     )  # fmt: skip
     settings = Settings(
         out=out, cache=cache or default_root(), data_roots=tuple(data_root or ()), fresh=fresh,
-        workers=opt.default_workers(workers), seed=seed, debug=context.obj["debug"],
+        workers=opt.default_workers(workers, device), seed=seed, debug=context.obj["debug"],
         skip_corrupt=skip_corrupt, rank_timeout=rank_timeout, max_tokens=tuple(sorted(set(max_tokens or ()))),
     )  # fmt: skip
     output = Output(write_dense, show_dense)

@@ -61,7 +61,7 @@ def ood(
     )  # fmt: skip
     settings = Settings(
         out=out, cache=cache or default_root(), data_roots=tuple(data_root or ()), fresh=fresh,
-        workers=opt.default_workers(workers), seed=seed, debug=context.obj["debug"],
+        workers=opt.default_workers(workers, device), seed=seed, debug=context.obj["debug"],
         skip_corrupt=skip_corrupt, rank_timeout=rank_timeout,
     )  # fmt: skip
     output = Output(write_ood, show_ood)

@@ -47,7 +47,11 @@ Fresh = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=0, help="Processes that decode images. Default: cores - 1, at most 4."),
+    typer.Option(
+        "--workers",
+        min=0,
+        help="Processes that decode images. Default: cores - 1, at most 4, for a GPU 16.",
+    ),
 ]
 SkipCorrupt = Annotated[
     bool,
@@ -84,11 +88,20 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout inste
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
 
 
-def default_workers(asked: int | None) -> int:
-    """Decoding processes: as asked, else one less than this process's part of the cores, at most four."""
+def default_workers(asked: int | None, device: str) -> int:
+    """Decoding processes: as asked, else one less than this process's part of the cores, but not too many.
+
+    At most four beside a CPU that encodes, 16 for a GPU, which waits for images otherwise.
+
+    Raises:
+        BackendError: there is no such device.
+    """
     import os
 
+    from climp_bench.models.adapters import pick_device
     from climp_bench.ranks import place
 
+    if asked is not None:
+        return asked
     cores = (os.cpu_count() or 1) // place().local_size
-    return asked if asked is not None else max(0, min(4, cores - 1))
+    return max(0, min(4 if pick_device(device) == "cpu" else 16, cores - 1))

@@ -83,7 +83,7 @@ def release_check(
     )  # fmt: skip
     settings = Settings(
         out=out, cache=cache or default_root(), data_roots=tuple(data_root or ()), fresh=fresh,
-        workers=opt.default_workers(workers), seed=seed, debug=context.obj["debug"], offline=offline,
+        workers=opt.default_workers(workers, device), seed=seed, debug=context.obj["debug"], offline=offline,
         announce=announcer(selection),
     )  # fmt: skip
     figures = read_figures(reference)

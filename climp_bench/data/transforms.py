@@ -21,6 +21,11 @@ _MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.B
 
 def to_tensor(image: Image, preprocess: ImagePreprocess) -> torch.Tensor:
     """uint8 (H, W, 3) -> normalised float32 (3, h, w) as the model was trained to see it."""
+    return normalise(to_pixels(image, preprocess), preprocess)
+
+
+def to_pixels(image: Image, preprocess: ImagePreprocess) -> torch.Tensor:
+    """uint8 (H, W, 3) -> uint8 (3, h, w), resized and cropped as the model was trained to see it."""
     pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
     height, width = target_size((image.shape[0], image.shape[1]), preprocess)
     if pixels.shape[-2:] != (height, width):
@@ -28,6 +33,11 @@ def to_tensor(image: Image, preprocess: ImagePreprocess) -> torch.Tensor:
         pixels = F.resize(pixels, [height, width], interpolation=mode, antialias=True)
     if preprocess.mode == "center_crop":
         pixels = F.center_crop(pixels, list(preprocess.size))
+    return pixels
+
+
+def normalise(pixels: torch.Tensor, preprocess: ImagePreprocess) -> torch.Tensor:
+    """uint8 (..., 3, h, w) -> float32 of the same shape, on the same device."""
     scaled = pixels.to(torch.float32) / 255.0
     normalised: torch.Tensor = F.normalize(scaled, list(preprocess.mean), list(preprocess.std))
     return normalised

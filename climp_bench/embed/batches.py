@@ -6,7 +6,7 @@ The batches are the same for any number of ranks, and so are the embeddings.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,10 @@ class ImageBatch:
     part: int
     indices: range
     models: tuple[str, ...]
+
+
+_Job = tuple[ImageBatch, str, list[Image]]
+"""A batch, the model that is to encode it, and its decoded images."""
 
 
 @dataclass(frozen=True)
@@ -192,30 +196,54 @@ def _encode_images(
     if not batches:
         return
 
-    def jobs() -> Iterator[tuple[ImageBatch, str, list[Image]]]:
+    def jobs() -> Iterator[_Job]:
         loaded = load_blocks(dataset, [batch.indices for batch in batches], size, workers)
         for batch, images in zip(batches, loaded, strict=True):
             for name in batch.models:
                 yield batch, name, images
 
-    def tensors(job: tuple[ImageBatch, str, list[Image]]) -> list[torch.Tensor]:
-        _, name, images = job
-        return [prepare(image, encoders[name]) for image in images]
-
     device = device_of(list(encoders.values()))
     if device != "cpu":
-        with open_preparers() as threads:
-            for (batch, name, _), made in threads.in_order(tensors, jobs()):
-                yield batch, name, encoders[name].encode_images(made)
+        yield from _encode_on_gpu(jobs(), encoders)
         return
 
-    def encode(job: tuple[ImageBatch, str, list[Image]]) -> Array:
-        return encoders[job[1]].encode_images(tensors(job))
+    def encode(job: _Job) -> Array:
+        _, name, images = job
+        return encoders[name].encode_images([prepare(image, encoders[name]) for image in images])
 
     images = sum(len(batch.indices) for batch in batches)
     with open_lanes(device, math.ceil(images / _CPU_IMAGES)) as lanes:
         for (batch, name, _), rows in lanes.in_order(encode, jobs()):
             yield batch, name, rows
+
+
+def _encode_on_gpu(
+    jobs: Iterable[_Job], encoders: Mapping[str, Encoder]
+) -> Iterator[tuple[ImageBatch, str, Array]]:
+    """Threads make tensors ahead of this one, which drives the GPU."""
+    with open_preparers() as threads:
+        ready = threads.in_order(lambda job: _tensors(job[2], encoders[job[1]]), jobs)
+        for (batch, name, _), tensors in ready:
+            encoder = encoders[name]
+            if isinstance(tensors, list):
+                yield batch, name, encoder.encode_images(tensors)
+            else:
+                yield batch, name, encoder.encode_pixels(tensors)
+
+
+def _tensors(images: Sequence[Image], encoder: Encoder) -> torch.Tensor | list[torch.Tensor]:
+    """One uint8 tensor (B, 3, h, w), pinned for a GPU; where sizes or the transform differ, one an image."""
+    if encoder.own_transform is not None:
+        return [encoder.own_transform.apply(image) for image in images]
+    import torch
+
+    from climp_bench.data.transforms import normalise, to_pixels
+
+    pixels = [to_pixels(image, encoder.preprocess) for image in images]
+    if len({tuple(p.shape) for p in pixels}) > 1:
+        return [normalise(p, encoder.preprocess) for p in pixels]
+    stacked = torch.stack(pixels)
+    return stacked.pin_memory() if torch.cuda.is_available() else stacked
 
 
 def _encode_tokens(

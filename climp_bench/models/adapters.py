@@ -120,6 +120,15 @@ class Encoder(ABC):
     def encode_images(self, images: Sequence[torch.Tensor]) -> Array:
         """Preprocessed images, each (3, h, w) -> unit-norm float32 (B, P)."""
 
+    def encode_pixels(self, pixels_BCHW: torch.Tensor) -> Array:
+        """uint8 images, resized and cropped but not normalised, as ``encode_images`` would encode them.
+
+        Only for models without ``own_transform``. On a GPU a quarter of the bytes goes to the device.
+        """
+        from climp_bench.data.transforms import normalise
+
+        return self.encode_images(list(normalise(pixels_BCHW, self.preprocess)))
+
     def encode_patches(self, image: torch.Tensor) -> Array:
         """One preprocessed image (3, h, w) -> unit-norm float32 (rows, columns, P), a vector a patch.
 
@@ -240,6 +249,13 @@ class CatalogueEncoder(Encoder):
             batch = {name: tensor.to(self.device) for name, tensor in packed.items()}
         with self._computing():
             return to_numpy(self.model.encode_image(batch))
+
+    def encode_pixels(self, pixels_BCHW: torch.Tensor) -> Array:
+        from climp_bench.data.transforms import normalise
+
+        images = normalise(pixels_BCHW.to(self.device, non_blocking=True), self.preprocess)
+        with self._computing():
+            return to_numpy(self.model.encode_image(images))
 
     def encode_patches(self, image: torch.Tensor) -> Array:
         with self._computing():

@@ -206,6 +206,7 @@ class Full(io.TextIOBase):
 
 sys.argv = ["climp-bench", "data", "list"]
 sys.stdout = Full()
+from climp_bench.cli.options import default_workers
 from climp_bench.cli.main import main
 main()
 """
@@ -227,3 +228,17 @@ def test_validate_finds_a_template_without_a_class(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text('schema = 1\nname = "s"\n[[task]]\ndataset = "toy"\n')
     done = climp("suites", "validate", "s.toml", "--data-root", ".", home=tmp_path)
     assert done.returncode == 1 and "toy: template 1 ('a photo') has no {c}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cores", "workers"), [(False, 64, 4), (True, 64, 16), (True, 8, 7), (False, 1, 0)]
+)
+def test_a_gpu_gets_more_decoding_processes(
+    gpu: bool, cores: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert default_workers(None, "auto") == workers
+    assert default_workers(2, "auto") == 2

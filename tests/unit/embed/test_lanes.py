@@ -17,7 +17,8 @@ from climp_bench.data.webdataset import WebDataset
 from climp_bench.embed import batches, extract
 from climp_bench.embed.extract import embed_images, embed_texts
 from climp_bench.embed.lanes import open_lanes
-from climp_bench.models.adapters import Array
+from climp_bench.models.adapters import Array, CatalogueEncoder
+from climp_bench.models.weights import resolve
 from tests.fakes import ToyEncoder
 
 
@@ -114,13 +115,13 @@ def test_on_a_gpu_tensors_are_made_ahead_and_one_thread_encodes(
     dataset = WebDataset(make_wds(per_shard=20))
     wanted = embed_images(dataset, [ToyEncoder()], tmp_path / "cpu")["toy@micro"].rows
     prepared = set()
-    kept = batches.prepare
+    kept = batches._tensors
 
-    def prepare(image: Any, encoder: Any) -> Any:
+    def tensors(images: Any, encoder: Any) -> Any:
         prepared.add(threading.current_thread().name.partition("_")[0])
-        return kept(image, encoder)
+        return kept(images, encoder)
 
-    monkeypatch.setattr(batches, "prepare", prepare)
+    monkeypatch.setattr(batches, "_tensors", tensors)
     monkeypatch.setattr(batches, "_images_at_once", lambda device, size: 16)
     encoder = OnGpu()
     found = embed_images(dataset, [encoder], tmp_path / "gpu")["toy@micro"].rows
@@ -140,3 +141,20 @@ def test_batches_of_a_gpu_follow_its_memory(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: gpu)
     (first, *_) = batches.image_batches(0, range(1024), [OnGpu((size, size))], "cuda")
     assert len(first.indices) == images
+
+
+@pytest.mark.parametrize("family", ["climp-m1", "flexivit", "naflexvit"])
+def test_pixels_that_a_device_normalises_give_the_same_embeddings(family: str) -> None:
+    encoder = CatalogueEncoder(resolve(family))
+    wide = [
+        np.random.default_rng(seed).integers(0, 256, (60, 60 + 9 * seed, 3), np.uint8) for seed in range(4)
+    ]
+    made = batches._tensors(wide, encoder)
+    if family == "naflexvit":  # of several shapes
+        assert isinstance(made, list) and made[0].dtype == torch.float32
+        found = encoder.encode_images(made)
+    else:
+        assert isinstance(made, torch.Tensor) and (made.dtype, len(made)) == (torch.uint8, 4)
+        found = encoder.encode_pixels(made)
+    wanted = encoder.encode_images([batches.prepare(image, encoder) for image in wide])
+    np.testing.assert_array_equal(found, wanted)
