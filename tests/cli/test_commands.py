@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from climp_bench.cli.options import default_workers
 from tests.conftest import png, write_tar
 
 
@@ -206,7 +208,6 @@ class Full(io.TextIOBase):
 
 sys.argv = ["climp-bench", "data", "list"]
 sys.stdout = Full()
-from climp_bench.cli.options import default_workers
 from climp_bench.cli.main import main
 main()
 """
@@ -236,8 +237,6 @@ def test_validate_finds_a_template_without_a_class(tmp_path: Path) -> None:
 def test_a_gpu_gets_more_decoding_processes(
     gpu: bool, cores: int, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     assert default_workers(None, "auto") == workers
