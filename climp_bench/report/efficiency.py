@@ -122,6 +122,8 @@ def _claim(records: Sequence[RunRecord]) -> str:
             f"**Times are of this machine ({run.cpu}) and no claim about others.** Ratios travel better;\n"
             "counts do not depend on it.\n"
         )
+    if not any(record.metric.startswith(("latency", "throughput")) for record in records):
+        return f"Memory is that of {run.gpu}; no times are among these records.\n"
     return f"Times are of {run.gpu}; models took turns at each size.\n"
 
 

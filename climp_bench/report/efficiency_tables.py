@@ -85,7 +85,8 @@ class Cells:
     def __init__(self, records: Sequence[RunRecord], tower: str) -> None:
         own = [record for record in records if tower_of(record) == tower]
         self.tower = tower
-        self.models = tuple(dict.fromkeys(label_of(record) for record in own))
+        eager_first = sorted(own, key=lambda record: record.protocol.endswith("-compiled"))
+        self.models = tuple(dict.fromkeys(label_of(record) for record in eager_first))
         self.sizes = tuple(sorted({size_of(record) for record in own}))
         self._by_place = {(label_of(r), size_of(r), r.metric): r for r in own}
 

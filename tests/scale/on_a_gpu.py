@@ -22,7 +22,17 @@ from pathlib import Path
 SIZES = (896, 224, 512, 384, 640, 768, 320)
 AGAIN = (224, 896)
 """Sizes of the second sweep, whose medians are compared with the first one's."""
+COMPILED = (896, 224, 512)
+"""Sizes at which towers are compiled, too: that takes longer than all the rest of a size."""
 SWEEPS = ("efficiency", "efficiency-again")
+_REPORT = """
+import sys, pathlib
+from climp_bench.report.efficiency import write_efficiency
+from climp_bench.results import ResultStore
+out = pathlib.Path(sys.argv[1])
+records = list(ResultStore(out / "records").read())
+write_efficiency(records, records[0].suite, out)
+"""
 SEEDS = 3
 MOST_SHARING = 7
 
@@ -50,19 +60,20 @@ def stages(out: Path) -> Iterator[Stage]:
     """All, the most wanted first."""
     bench = ("-m", "climp_bench")
     cuda = ("--device", "cuda")
-    yield from _kernels(out, "ss2d")
+    yield from _kernels(out, "ssd")
     tests = ("-m", "pytest", "-q", "-m", "gpu", "-n", "6", "--dist", "load", "tests/unit", "tests/numerics")
-    yield Stage("tests", tests, 400, shares=True)
-    yield Stage("embeddings", ("-m", "tests.scale.same_embeddings", *cuda), 400, shares=True)
+    yield Stage("tests", tests, 600, shares=True)
     yield from _experiments(out)
-    yield from _kernels(out, "selective_scan", "ssd")
     throughput = ("-m", "tests.scale.training_throughput", *cuda)
     yield Stage("training-rope-vit", (*throughput, "--model", "rope-vit@base"), 300)
     yield Stage("training-climp-m1", (*throughput, "--model", "climp-m1@base", "--alone"), 300)
     loop = ("-m", "tests.scale.against_the_authors_loop", *cuda, "--images", "4500")
     yield Stage("authors-loop", loop, 300)
-    yield Stage("clip-benchmark", ("-m", "tests.scale.against_clip_benchmark", *cuda))
+    yield Stage("authors-loop-base", (*loop, "--model", "climp-m1@base", "--dtype", "bfloat16"), 400)
     yield from _sweeps(out)
+    yield Stage("clip-benchmark", ("-m", "tests.scale.against_clip_benchmark", *cuda))
+    yield from _kernels(out, "ss2d", "selective_scan")
+    yield Stage("embeddings", ("-m", "tests.scale.same_embeddings", *cuda), 400, shares=True)
     texts = ("efficiency", *cuda, "--dtype", "bfloat16", "--text", "77..2048")
     yield Stage("efficiency-text", (*bench, *texts, "--out", str(out / "efficiency-text")), 900)
 
@@ -76,16 +87,19 @@ def _kernels(out: Path, *ops: str) -> Iterator[Stage]:
 
 
 def _sweeps(out: Path) -> Iterator[Stage]:
-    """A part a size, into one store, and at last the report on all of them; after four sizes some again."""
+    """A part a size, into one store; some sizes again into another, some compiled; at last the report."""
     command = ("-m", "climp_bench", "efficiency", "--device", "cuda", "--dtype", "bfloat16", "--budget", "10")
     first, second = SWEEPS
-    for name, sizes in ((first, SIZES[:4]), (second, AGAIN), (first, SIZES[4:])):
+    for name, sizes in ((first, SIZES), (second, AGAIN)):
         for size in sizes:
             earlier = (f"{first}-{size}",) if name == second else ()
-            words = (*command, "--out", str(out / name), "--res", str(size))
+            words = (*command, "--out", str(out / name), "--res", str(size), "--no-compile")
             yield Stage(f"{name}-{size}", words, 900, earlier)
-    parts = tuple(f"{first}-{size}" for size in SIZES)
-    yield Stage(f"{first}-report", (*command, "--out", str(out / first), "--res", "224..896"), 300, parts)
+    for size in COMPILED:
+        words = (*command, "--out", str(out / first), "--res", str(size), "--compile")
+        yield Stage(f"compiled-{size}", words, 900, (f"{first}-{size}",))
+    parts = (*(f"{first}-{size}" for size in SIZES), *(f"compiled-{size}" for size in COMPILED))
+    yield Stage(f"{first}-report", ("-c", _REPORT, str(out / first)), 300, parts)
 
 
 def _experiments(out: Path) -> Iterator[Stage]:

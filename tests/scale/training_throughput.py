@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -77,11 +77,15 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Pace:
-    """Images a second (median step), seconds of each step, peak memory of the device in bytes."""
+    """Images a second (median step), seconds of each step, peak memory of the device in bytes.
+
+    ``waited`` is the share of the time that steps waited for data, where that is known.
+    """
 
     rate: float
     steps: list[float]
     peak: int
+    waited: float | None = None
 
 
 def write_shards(folder: Path, pairs: int) -> list[str]:
@@ -145,11 +149,13 @@ class Timed(Session):
     """A session that notes when steps end, and keeps nothing."""
 
     ends: list[float]
+    waits: list[float]
 
     def _take(self, *arguments: Any) -> None:
         super()._take(*arguments)
         _wait(self.world.device)
         self.ends = [*getattr(self, "ends", []), time.perf_counter()]
+        self.waits = [*getattr(self, "waits", []), self._waited]
 
     def _save(self) -> None:
         pass
@@ -165,6 +171,7 @@ def our_pace(asked: argparse.Namespace, spec: ModelSpec, device: str, folder: Pa
         f"model.name={asked.model}", 'model.init_image=""', 'model.init_text=""', f"data.path={folder}",
         f"data.held_out={HELD_OUT}", f"budget.batch_size={asked.batch}", f"budget.samples={samples}",
         f"compute.micro_batch={asked.micro}", f"run.workers={asked.workers}", "run.max_rise=0",
+        f"run.log_every={asked.warm + asked.steps}",
         f"model.tokenizer={folder / 'tokenizer.json'}", f"compute.compile={str(asked.compile).lower()}",
     ]  # fmt: skip
     recipe = recipes.load("climp-cc12m", changes)
@@ -175,7 +182,9 @@ def our_pace(asked: argparse.Namespace, spec: ModelSpec, device: str, folder: Pa
         session.restore()
         feed = open_feed(recipe, spec, world, session.words, folder / "pool", lambda *told: None)
         session.go_on(feed, stop)
-    return _pace(session.ends, asked, device)
+    pace = _pace(session.ends, asked, device)
+    waited = session.waits[-1] - session.waits[-asked.steps - 1]
+    return replace(pace, waited=waited / sum(pace.steps))
 
 
 def their_pace(
@@ -246,6 +255,8 @@ def _reset(device: str) -> None:
 def said(who: str, pace: Pace, flops: float, device: str) -> Iterator[str]:
     """A line of figures; absolute ones from a GPU only."""
     spread = (max(pace.steps) - min(pace.steps)) / median(pace.steps)
+    if pace.waited is not None:
+        yield f"{who}: waits for data {100 * pace.waited:.1f}% of the time"
     if device != "cuda":
         yield f"{who}: spread of steps {100 * spread:.0f}%"
         return

@@ -10,7 +10,7 @@ import pytest
 
 from climp_bench.models.catalogue import MODELS
 from climp_bench.report.efficiency import baseline_of, control, towers, write_efficiency
-from climp_bench.report.efficiency_tables import digits, grids, ratio_grids
+from climp_bench.report.efficiency_tables import Cells, digits, grids, ratio_grids
 from climp_bench.results import ResultStore, RunRecord
 from climp_bench.run.efficiency_plan import make_cells, run_cells
 from tests.cells import CONDITIONS, FakeCells
@@ -120,3 +120,21 @@ def test_counts_alone_make_a_page_without_times(tmp_path: Path) -> None:
 )
 def test_numbers_keep_the_digits_that_matter(value: float, text: str) -> None:
     assert digits(value) == text
+
+
+def test_compiled_towers_stand_behind_the_eager_ones_in_any_order_of_records(
+    records: list[RunRecord],
+) -> None:
+    twins = [record.model_copy(update={"protocol": "forward-1-compiled"}) for record in records]
+    eager = {record.model.name for record in records}
+    for mixed in ([*records, *twins], [*twins, *records]):
+        models = Cells(mixed, "image").models
+        assert set(models[: len(eager)]) == eager
+        assert set(models[len(eager) :]) == {f"{name} (compiled)" for name in eager}
+
+
+def test_a_page_without_times_claims_none(records: list[RunRecord], tmp_path: Path) -> None:
+    on = records[0].provenance.model_copy(update={"device": "cuda", "gpu": "Some GPU"})
+    counted = [r.model_copy(update={"provenance": on}) for r in records if r.metric in ("macs", "parameters")]
+    page = write_efficiency(counted, counted[0].suite, tmp_path)[0].read_text()
+    assert "Memory is that of Some GPU; no times" in page and "Times are of" not in page
