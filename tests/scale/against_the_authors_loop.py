@@ -119,7 +119,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder, opened = Path(name), {}
         for copy, images in (("warm", min(WARM, asked.images)), ("copy", asked.images)):
-            copies.write_nocaps(folder / "data" / copy, TenCaptions("scenes-captions", images))
+            scenes = TenCaptions("scenes-captions", images)
+            copies.write_nocaps(folder / "data" / copy, scenes, rows_a_group=100)  # as datasets writes images
             opened[copy] = open_dataset(copy, [folder / "data"])
         far = apart(opened["warm"], encoder)
         their_way(opened["warm"], encoder)
