@@ -117,17 +117,11 @@ class Encoder(ABC):
         return None
 
     @abstractmethod
-    def encode_images(self, images: Sequence[torch.Tensor]) -> Array:
-        """Preprocessed images, each (3, h, w) -> unit-norm float32 (B, P)."""
+    def encode_images(self, images: Sequence[torch.Tensor] | torch.Tensor) -> Array:
+        """Preprocessed images, each (3, h, w), on any device -> unit-norm float32 (B, P).
 
-    def encode_pixels(self, pixels_BCHW: torch.Tensor) -> Array:
-        """uint8 images, resized and cropped but not normalised, as ``encode_images`` would encode them.
-
-        Only for models without ``own_transform``. On a GPU a quarter of the bytes goes to the device.
+        Images of one shape may come as one tensor (B, 3, h, w).
         """
-        from climp_bench.data.transforms import normalise
-
-        return self.encode_images(list(normalise(pixels_BCHW, self.preprocess)))
 
     def encode_patches(self, image: torch.Tensor) -> Array:
         """One preprocessed image (3, h, w) -> unit-norm float32 (rows, columns, P), a vector a patch.
@@ -237,11 +231,13 @@ class CatalogueEncoder(Encoder):
         with torch.inference_mode(), self.autocast(), preferred(self.backends):
             yield
 
-    def encode_images(self, images: Sequence[torch.Tensor]) -> Array:
+    def encode_images(self, images: Sequence[torch.Tensor] | torch.Tensor) -> Array:
         import torch
 
-        if len({tuple(image.shape) for image in images}) == 1:
-            batch: torch.Tensor | dict[str, torch.Tensor] = torch.stack(list(images)).to(self.device)
+        if isinstance(images, torch.Tensor):
+            batch: torch.Tensor | dict[str, torch.Tensor] = images.to(self.device)
+        elif len({tuple(image.shape) for image in images}) == 1:
+            batch = torch.stack(list(images)).to(self.device)
         else:
             from climp_bench.models.vit import pack_images
 
@@ -249,13 +245,6 @@ class CatalogueEncoder(Encoder):
             batch = {name: tensor.to(self.device) for name, tensor in packed.items()}
         with self._computing():
             return to_numpy(self.model.encode_image(batch))
-
-    def encode_pixels(self, pixels_BCHW: torch.Tensor) -> Array:
-        from climp_bench.data.transforms import normalise
-
-        images = normalise(pixels_BCHW.to(self.device, non_blocking=True), self.preprocess)
-        with self._computing():
-            return to_numpy(self.model.encode_image(images))
 
     def encode_patches(self, image: torch.Tensor) -> Array:
         with self._computing():

@@ -143,7 +143,7 @@ class PeerEncoder(Encoder):
     def text_features(self, tokens: Sequence[list[int]]) -> torch.Tensor:
         """What the model gives for token ids, not normalised, (B, P)."""
 
-    def encode_images(self, images: Sequence[torch.Tensor]) -> Array:
+    def encode_images(self, images: Sequence[torch.Tensor] | torch.Tensor) -> Array:
         import torch
 
         with torch.inference_mode(), self.autocast():

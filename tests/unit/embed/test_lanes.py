@@ -155,6 +155,6 @@ def test_pixels_that_a_device_normalises_give_the_same_embeddings(family: str) -
         found = encoder.encode_images(made)
     else:
         assert isinstance(made, torch.Tensor) and (made.dtype, len(made)) == (torch.uint8, 4)
-        found = encoder.encode_pixels(made)
+        found = encoder.encode_images(batches._on_gpu(made, encoder))
     wanted = encoder.encode_images([batches.prepare(image, encoder) for image in wide])
     np.testing.assert_array_equal(found, wanted)
