@@ -67,6 +67,7 @@ class CellProcess:
             what = f"it was not done after {self._limit_s:.0f} s and was stopped"
             return Measurement(problem={"what": what, "where": "", "remedy": "Leave out this size: --res."})
         if not line:
+            self._answers.put("")  # whoever asks again is told the same
             return Measurement(problem=self._crash())
         answer = json.loads(line)
         for name in ("rates", "passes"):

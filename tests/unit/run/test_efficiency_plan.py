@@ -101,6 +101,14 @@ def test_a_process_that_hangs_is_stopped(tmp_path: Path) -> None:
     assert result.problem is not None and "was stopped" in result.problem["what"]
 
 
+def test_a_process_that_died_says_so_as_often_as_it_is_asked(tmp_path: Path) -> None:
+    fake = FakeCells(tmp_path, rope_vit="killed")
+    meter = CellMeter(Cell(SPECS[1], "image", 64), CONDITIONS, fake.command, limit_s=60)
+    said = [result.problem["what"] for result in (meter.measure(), meter.measure()) if result.problem]
+    meter.close()
+    assert len(said) == 2 and all("signal 9" in what for what in said)
+
+
 def test_a_second_run_measures_only_what_failed(tmp_path: Path) -> None:
     run(tmp_path, FakeCells(tmp_path / "..", rope_vit="MemoryError"))
     fake = FakeCells(tmp_path)
