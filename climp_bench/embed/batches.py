@@ -243,7 +243,7 @@ def _on_gpu(pixels: torch.Tensor, encoder: Encoder) -> torch.Tensor:
 def _tensors(images: Sequence[Image], encoder: Encoder) -> torch.Tensor | list[torch.Tensor]:
     """One uint8 tensor (B, 3, h, w), pinned for a GPU; where sizes or the transform differ, one an image."""
     if encoder.own_transform is not None:
-        return [encoder.own_transform.apply(image) for image in images]
+        return [prepare(image, encoder) for image in images]
     import torch
 
     from climp_bench.data.transforms import normalise, to_pixels

@@ -234,17 +234,17 @@ class CatalogueEncoder(Encoder):
     def encode_images(self, images: Sequence[torch.Tensor] | torch.Tensor) -> Array:
         import torch
 
-        if isinstance(images, torch.Tensor):
-            batch: torch.Tensor | dict[str, torch.Tensor] = images.to(self.device)
-        elif len({tuple(image.shape) for image in images}) == 1:
-            batch = torch.stack(list(images)).to(self.device)
-        else:
-            from climp_bench.models.vit import pack_images
+        from climp_bench.models.vit import on_device, pack_images
 
-            packed = pack_images(list(images), self.preprocess.multiple)
-            batch = {name: tensor.to(self.device) for name, tensor in packed.items()}
+        batch: torch.Tensor | dict[str, torch.Tensor]
+        if isinstance(images, torch.Tensor):
+            batch = images
+        elif len({tuple(image.shape) for image in images}) == 1:
+            batch = torch.stack(list(images))
+        else:
+            batch = pack_images(list(images), self.preprocess.multiple)
         with self._computing():
-            return to_numpy(self.model.encode_image(batch))
+            return to_numpy(self.model.encode_image(on_device(batch, self.device)))
 
     def encode_patches(self, image: torch.Tensor) -> Array:
         with self._computing():

@@ -236,6 +236,20 @@ def pack_images(images: Sequence[Tensor], patch_size: int) -> dict[str, Tensor]:
     return {"patches": patches, "patch_coord": coord, "patch_valid": valid}
 
 
+def on_device(images: Tensor | Mapping[str, Tensor], device: str) -> Tensor | dict[str, Tensor]:
+    """Images, or what ``pack_images`` makes of them, for a tower on ``device``.
+
+    ``patch_coord`` stays on the host: NaFlexViT reads grid sizes off it one by one, and each would wait for
+    the device.
+    """
+    if isinstance(images, Tensor):
+        return images.to(device, non_blocking=True)
+    return {
+        name: tensor if name == "patch_coord" else tensor.to(device, non_blocking=True)
+        for name, tensor in images.items()
+    }
+
+
 def _grid(image: Tensor, patch_size: int) -> tuple[int, int]:
     """Patch-grid sides (h, w). Raises ``UsageError`` if the patch does not divide it."""
     height, width = image.shape[-2:]

@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, library
 from torch.autograd.function import once_differentiable
-from torch.library import custom_op
 
 from climp_bench.ops import numba_kernels as kernels
 from climp_bench.ops.torch_backend_scan import compute_dtype, no_autocast, records_gradient
@@ -110,7 +109,7 @@ def _forward(
     _scan(given, y, end, softplus, walk)
 
 
-@custom_op(
+@library.custom_op(
     "climp_bench::numba_scan", mutates_args=("y",),
     schema="(Tensor[] given, Tensor(a!) y, int end, bool softplus, int[] walk) -> ()",
 )  # fmt: skip
@@ -151,7 +150,7 @@ class _Walk(torch.autograd.Function):
         return grad_u, grad_raw, grad_bias, grad_A.sum(0), grad_B.sum(0), grad_C.sum(0), None, None
 
 
-@custom_op(
+@library.custom_op(
     "climp_bench::numba_scan_backward", mutates_args=("made",),
     schema="(Tensor[] given, Tensor(a!)[] made, bool softplus, int[] walk) -> ()",
 )  # fmt: skip

@@ -23,7 +23,7 @@ from climp_bench.metrics.retrieval import recall_at_k
 from climp_bench.models.dual_encoder import DualEncoder
 from climp_bench.models.spec import ModelSpec
 from climp_bench.models.tokenizer import Tokenizer
-from climp_bench.models.vit import pack_images
+from climp_bench.models.vit import on_device, pack_images
 from climp_bench.train.data import CHOICES, ORDER, Batch
 from climp_bench.train.heldout import BATCH, CUTS
 from climp_bench.train.recipe import AugmentSection, Recipe
@@ -179,7 +179,7 @@ class PairFeed:
         model.eval()
         with torch.no_grad():
             image_ND = [
-                model.encode_image(self._sent(_stacked(images[k : k + BATCH], self._spec)))
+                model.encode_image(on_device(stacked(images[k : k + BATCH], self._spec), self._device))
                 for k in range(0, len(images), BATCH)
             ]
             text_MD = [
@@ -208,16 +208,7 @@ class PairFeed:
             random = np.random.default_rng([self._recipe.run.seed, CHOICES, step])
             kwargs = {"patch_size": int(random.choice(self._sizing.patch_sizes))}
         ids, lengths = (t.to(self._device, non_blocking=True) for t in (raw.ids_BL, raw.lengths_B))
-        return Batch(self._sent(raw.images), ids, lengths, kwargs)
-
-    def _sent(self, images: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
-        """On the device; where patches stand stays here, as NaFlexViT reads it one by one."""
-        if isinstance(images, Tensor):
-            return images.to(self._device, non_blocking=True)
-        return {
-            key: value if key == "patch_coord" else value.to(self._device, non_blocking=True)
-            for key, value in images.items()
-        }
+        return Batch(on_device(raw.images, self._device), ids, lengths, kwargs)
 
 
 class _Preparing:
@@ -238,7 +229,7 @@ class _Preparing:
             ids_BL, lengths_B = self._words.pad(self._words.encode(captions))
         except ClimpError as error:
             return error
-        return Raw(_stacked(pixels, self._spec), ids_BL, lengths_B, sum(bad))
+        return Raw(stacked(pixels, self._spec), ids_BL, lengths_B, sum(bad))
 
     def _sample(self, step: int, row: int) -> tuple[Tensor, str, bool]:
         augment, preprocess = self._recipe.augment, self._sizing.at(step)
@@ -288,7 +279,8 @@ def crop(image: Image, augment: AugmentSection, random: np.random.Generator) -> 
     return image[:, ::-1] if augment.flip and random.random() < 0.5 else image
 
 
-def _stacked(pixels: Sequence[Tensor], spec: ModelSpec) -> Tensor | dict[str, Tensor]:
+def stacked(pixels: Sequence[Tensor], spec: ModelSpec) -> Tensor | dict[str, Tensor]:
+    """One batch of prepared pictures (3, h, w): packed for a model that takes any shape."""
     if spec.preprocess.mode == "native":
         return pack_images(pixels, spec.preprocess.multiple)
     return torch.stack(list(pixels))

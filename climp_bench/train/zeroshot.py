@@ -24,8 +24,9 @@ from climp_bench.metrics.classification import class_scores, prompt_weights, top
 from climp_bench.models.dual_encoder import DualEncoder
 from climp_bench.models.spec import ModelSpec
 from climp_bench.models.tokenizer import Tokenizer
-from climp_bench.models.vit import pack_images
+from climp_bench.models.vit import on_device
 from climp_bench.train.heldout import BATCH
+from climp_bench.train.pairs import stacked
 from climp_bench.train.recipe import RunSection
 from climp_bench.train.world import World
 
@@ -108,14 +109,8 @@ class Zeroshot:
         return model.encode_text(ids.to(self._world.device), lengths.to(self._world.device)).float().cpu()
 
     def _images(self, model: DualEncoder, images: Sequence[Image]) -> npt.NDArray[np.float32]:
-        preprocess, device = self._spec.preprocess, self._world.device
-        pixels = [to_tensor(image if image.size else _BLACK, preprocess) for image in images]
-        if preprocess.mode != "native":
-            return _array(model.encode_image(torch.stack(pixels).to(device)))
-        packed = pack_images(pixels, preprocess.multiple)
-        where = packed.pop("patch_coord")  # stays here: NaFlexViT reads it one by one
-        sent = {name: tensor.to(device) for name, tensor in packed.items()}
-        return _array(model.encode_image({**sent, "patch_coord": where}))
+        pixels = [to_tensor(image if image.size else _BLACK, self._spec.preprocess) for image in images]
+        return _array(model.encode_image(on_device(stacked(pixels, self._spec), self._world.device)))
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from climp_bench.models.vit import (
     NaFlexVitConfig,
     RopeVit,
     RopeVitConfig,
+    on_device,
     pack_images,
 )
 
@@ -258,3 +259,13 @@ def test_packing_errors() -> None:
     del packed["patch_valid"]
     with pytest.raises(UsageError, match=r"lacks patch_valid.*pack_images"):
         naflex()(packed)
+
+
+def test_packed_images_go_to_a_device_without_what_is_read_one_by_one() -> None:
+    packed = pack_images([torch.randn(3, 16, 32), torch.randn(3, 8, 8)], 8)
+    moved = on_device(packed, "meta")
+    assert isinstance(moved, dict)
+    assert {name: str(tensor.device) for name, tensor in moved.items()} == {
+        "patches": "meta", "patch_coord": "cpu", "patch_valid": "meta",
+    }  # fmt: skip
+    assert on_device(torch.ones(2, 3), "meta").device.type == "meta"
