@@ -8,9 +8,10 @@ import signal
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from functools import cache, lru_cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -20,6 +21,8 @@ from climp_bench.data.dataset import Image
 from climp_bench.errors import DataError
 
 SMALL = 256
+PIECE = 64
+"""Images that one process decodes at a time: a block may be a whole small data set."""
 
 
 class Pictures(Protocol):
@@ -39,7 +42,7 @@ def load_blocks(
     """The images of each block, in order.
 
     Args:
-        blocks: ranges of indices; each is decoded by one process. A few wait ready for the caller.
+        blocks: ranges of indices. A few pieces of them wait ready for the caller.
         size: the input size the images are wanted for.
         workers: processes to decode in; with 0, or for a few images, it happens here.
 
@@ -50,13 +53,24 @@ def load_blocks(
         for block in blocks:
             yield [dataset.image(i, size) for i in block]
         return
+    pieces = [[block[k : k + PIECE] for k in range(0, len(block), PIECE)] for block in blocks]
+    flat = [piece for of_block in pieces for piece in of_block]
+    with closing(_in_order(dataset, flat, size, workers)) as loaded:
+        for of_block in pieces:
+            yield [image for _ in of_block for image in next(loaded)]
+
+
+def _in_order(
+    dataset: Pictures, pieces: Sequence[range], size: tuple[int, int], workers: int
+) -> Generator[list[Image]]:
+    """The images of each piece, decoded ahead by processes."""
     waiting: deque[Future[list[Image]]] = deque()
     with tempfile.TemporaryDirectory(prefix="climp-bench-") as folder:
         pickled = Path(folder) / "dataset"
         pickled.write_bytes(pickle.dumps(dataset))
         try:
-            for block in blocks:
-                waiting.append(_pool(workers).submit(_load, str(pickled), block, size))
+            for piece in pieces:
+                waiting.append(_pool(workers).submit(_load, str(pickled), piece, size))
                 if len(waiting) > workers + 2:
                     yield waiting.popleft().result()
             while waiting:

@@ -1,8 +1,9 @@
 """Everything that only a GPU can say, in one command: ``python -m tests.scale.on_a_gpu --out DIR``.
 
 Stages run in order of need, as many side by side as there are GPUs: what is timed has a GPU to itself, what
-only has to end (tests, trials of micro models) shares one. Each has a limit, a
-log ``DIR/STAGE.log`` and, once it has ended well, a mark ``DIR/STAGE.done``: the same command goes on with
+only has to end (tests, trials of micro models) shares one. Every GPU has its own share of the cores, since
+passes at batch 1 take as long as the host needs to launch them. Each stage has a limit, a log
+``DIR/STAGE.log`` and, once it has ended well, a mark ``DIR/STAGE.done``: the same command goes on with
 what is missing. ``--minutes`` is for all of them: after that nothing is begun, and what runs is ended.
 Absolute times of one stage are comparable with those of another only on equal GPUs.
 """
@@ -10,7 +11,6 @@ Absolute times of one stage are comparable with those of another only on equal G
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import subprocess
 import sys
@@ -19,11 +19,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from climp_bench.results import ResultStore
+
 SIZES = (896, 224, 512, 384, 640, 768, 320)
-AGAIN = (224, 896)
+AGAIN = SIZES
 """Sizes of the second sweep, whose medians are compared with the first one's."""
-COMPILED = (896, 224, 512)
-"""Sizes at which towers are compiled, too: that takes longer than all the rest of a size."""
+COMPILED = (896, 224, 512, 640, 384, 768, 320)
+"""Sizes at which the baselines are compiled, too. VMamba is not: it gains nothing and takes minutes."""
+BASELINES = ("rope-vit", "flexivit", "naflexvit")
+METRICS = ("latency_ms", "latency_graphed_ms", "throughput_images_per_s")
 SWEEPS = ("efficiency", "efficiency-again")
 _REPORT = """
 import sys, pathlib
@@ -95,11 +99,12 @@ def _sweeps(out: Path) -> Iterator[Stage]:
             earlier = (f"{first}-{size}",) if name == second else ()
             words = (*command, "--out", str(out / name), "--res", str(size), "--no-compile")
             yield Stage(f"{name}-{size}", words, 900, earlier)
+    baselines = tuple(word for name in BASELINES for word in ("--model", name))
     for size in COMPILED:
-        words = (*command, "--out", str(out / first), "--res", str(size), "--compile")
+        words = (*command, "--out", str(out / first), "--res", str(size), "--compile", *baselines)
         yield Stage(f"compiled-{size}", words, 900, (f"{first}-{size}",))
-    parts = (*(f"{first}-{size}" for size in SIZES), *(f"compiled-{size}" for size in COMPILED))
-    yield Stage(f"{first}-report", ("-c", _REPORT, str(out / first)), 300, parts)
+    parts = tuple(f"{first}-{size}" for size in SIZES)
+    yield Stage(f"{first}-report", ("-c", _REPORT, str(out / first)), 300, parts, shares=True)
 
 
 def _experiments(out: Path) -> Iterator[Stage]:
@@ -131,6 +136,7 @@ class Lanes:
 
     def __init__(self, out: Path, gpus: int, wanted: list[Stage], deadline: float) -> None:
         self.out, self.gpus, self.waiting, self.deadline = out, gpus, wanted, deadline
+        self.cores = sorted(os.sched_getaffinity(0))
         self.running: list[tuple[Stage, int, subprocess.Popen[bytes], float]] = []
 
     def run(self) -> None:
@@ -138,6 +144,11 @@ class Lanes:
         while self._begin() or self.running:
             self._end()
             time.sleep(0.5)
+
+    def _share(self, gpu: int) -> list[int]:
+        """Neighbouring cores, so that the two threads of one stay together."""
+        each = len(self.cores) // self.gpus
+        return self.cores[gpu * each : (gpu + 1) * each] or self.cores
 
     def _done(self, name: str) -> bool:
         return (self.out / f"{name}.done").exists()
@@ -165,6 +176,7 @@ class Lanes:
                 [sys.executable, *stage.command], stdout=log, stderr=subprocess.STDOUT,
                 env={**os.environ, **few, "CUDA_VISIBLE_DEVICES": str(gpu)},
             )  # fmt: skip
+            os.sched_setaffinity(process.pid, self._share(gpu))
             self.running.append((stage, gpu, process, time.monotonic()))
         return bool(self.running)
 
@@ -187,15 +199,14 @@ class Lanes:
 
 def differences(out: Path) -> Iterator[str]:
     """How far the medians of the two sweeps lie apart."""
-    found = []
+    found: list[dict[tuple[str, ...], float]] = []
     for name in SWEEPS:
-        sheets = sorted((out / name).glob("efficiency-*.csv"))
-        rows = csv.DictReader(sheets[0].read_text().splitlines()) if sheets else ()
+        records = ResultStore(out / name / "records").read()
         found.append({
-            (row["model"], row["task"], row["protocol"]): float(row["value"])
-            for row in rows if row["metric"] == "latency_ms" and row["value"]
+            (r.model.name, r.task, r.protocol, r.metric): r.value
+            for r in records if r.metric in METRICS and r.value is not None
         })  # fmt: skip
-    for key in found[0].keys() & found[1].keys():
+    for key in sorted(found[0].keys() & found[1].keys()):
         apart = found[1][key] / found[0][key] - 1
         if abs(apart) > 0.03:
             yield f"{' '.join(key)}: the second sweep differs by {100 * apart:+.1f}%"
