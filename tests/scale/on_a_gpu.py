@@ -78,6 +78,7 @@ def stages(out: Path) -> Iterator[Stage]:
     yield Stage("clip-benchmark", ("-m", "tests.scale.against_clip_benchmark", *cuda))
     yield from _kernels(out, "ss2d", "selective_scan")
     yield Stage("embeddings", ("-m", "tests.scale.same_embeddings", *cuda), 400, shares=True)
+    yield Stage("vmamba-goals", ("-m", "tests.scale.vmamba_goals"), 300)
     texts = ("efficiency", *cuda, "--dtype", "bfloat16", "--text", "77..2048")
     yield Stage("efficiency-text", (*bench, *texts, "--out", str(out / "efficiency-text")), 900)
 
