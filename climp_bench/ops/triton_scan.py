@@ -28,7 +28,10 @@ class _Launch:
 _FORWARD = _Launch(channels=64, warps=2)
 _BACKWARD = _Launch(channels=32, warps=1)
 _EVERY = 16
-"""Positions between kept states: they cost 1/16 of all states, and the scratch of a piece 16/L of them."""
+"""Positions between kept states, which cost 1/16 of all states."""
+_GROUP, _WALK, _VECTOR = 2, 4, 2
+"""Of the gradient: positions whose states are in registers at once, positions loaded at once on the way to
+them, and channels that a thread owns where their alignment allows it. Measured in design/kernels.md."""
 
 
 def selective_scan(
@@ -122,6 +125,16 @@ def _forward(inputs: tuple[Tensor | None, ...], softplus: bool, keep: bool) -> t
     return y, entries
 
 
+def _aligned(*tensors: Tensor) -> int:
+    """``_VECTOR`` if so many channels, the innermost axis, are aligned to their size in all rows, else 1."""
+    return _VECTOR if all(
+        t.shape[-1] % _VECTOR == 0
+        and t.data_ptr() % (_VECTOR * t.element_size()) == 0
+        and all(stride % _VECTOR == 0 for stride in t.stride()[:-1])
+        for t in tensors
+    ) else 1  # fmt: skip
+
+
 class _Scan(torch.autograd.Function):
     """The scan with its gradient: the inputs and the states ahead of every piece are kept."""
 
@@ -143,7 +156,9 @@ class _Scan(torch.autograd.Function):
         batch, _, channels = u.shape
         arguments = _arguments(tuple(inputs), ctx.softplus)
         blocks = -(-channels // _BACKWARD.channels)
-        tile = (_EVERY, arguments["N_BLOCK"], _BACKWARD.channels)
+        grad_rows = rows(grad)
+        vector = _aligned(grad_rows, *(arguments[name] for name in ("u", "delta", "z", "D", "bias")))
+        tile = (_EVERY // _GROUP, arguments["N_BLOCK"], _BACKWARD.channels)
 
         def buffer(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.empty(shape, dtype=dtype, device=u.device)
@@ -158,7 +173,6 @@ class _Scan(torch.autograd.Function):
             "grad_D_BD": buffer(batch, channels),
             "grad_bias_BD": grad if bias is None else buffer(batch, channels),
         }
-        grad_rows = rows(grad)
         with torch.cuda.device_of(u):
             kernels.scan_backward[(batch * blocks,)](
                 **arguments,
@@ -166,8 +180,12 @@ class _Scan(torch.autograd.Function):
                 grad=grad_rows,
                 grad_row=grad_rows.stride(0),
                 entries_BKND=entries,
-                scratch_PTNX=buffer(batch * blocks, *tile),
+                scratch_PSNX=buffer(batch * blocks, *tile),
                 batches=batch,
+                GROUP=_GROUP,
+                WALK=_WALK,
+                VECTOR=vector,
+                G=min(arguments["N_BLOCK"], 32 * _BACKWARD.warps * vector // _BACKWARD.channels),
                 D_BLOCK=_BACKWARD.channels,
                 num_warps=_BACKWARD.warps,
             )

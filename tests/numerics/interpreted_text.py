@@ -99,11 +99,14 @@ def test_scan(shape: tuple[int, int, int, int], gated: bool, biased: bool, softp
     compare_scan(scan_inputs(*shape, gated=gated, biased=biased), delta_softplus=softplus)
 
 
-def test_the_launch_of_a_scan_does_not_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("group", [1, 2, 4])
+def test_the_launch_of_a_scan_does_not_change_it(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_scan, "_FORWARD", triton_scan._Launch(channels=32, warps=1))
-    monkeypatch.setattr(triton_scan, "_BACKWARD", triton_scan._Launch(channels=32, warps=1))
+    monkeypatch.setattr(triton_scan, "_BACKWARD", triton_scan._Launch(channels=16 * group, warps=1))
     monkeypatch.setattr(triton_scan, "_EVERY", 4)
-    compare_scan(scan_inputs(1, 11, 40, 2))
+    monkeypatch.setattr(triton_scan, "_GROUP", group)
+    monkeypatch.setattr(triton_scan, "_VECTOR", group)
+    compare_scan(scan_inputs(1, 11, 40, 4))
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
