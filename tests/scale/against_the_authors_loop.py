@@ -116,6 +116,8 @@ def main() -> int:
     choice = resolve(asked.model)
     choice = choice if choice.ref else replace(choice, ref=RandomWeights())
     encoder = CatalogueEncoder(choice, device=asked.device, dtype=asked.dtype)
+    where = asked.device if asked.device == "cpu" else encoder.gpu
+    print(f"{encoder.name} on {where}, {asked.dtype}", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder, opened = Path(name), {}
         for copy, images in (("warm", min(WARM, asked.images)), ("copy", asked.images)):
@@ -125,6 +127,7 @@ def main() -> int:
         far = apart(opened["warm"], encoder)
         their_way(opened["warm"], encoder)
         our_way(folder / "data", "warm", encoder, folder / "first", asked.workers)
+        print(f"embeddings differ by {far:.1e} at most; both ways have run over {WARM} images", flush=True)
         started = time.perf_counter()
         theirs = their_way(opened["copy"], encoder)
         middle = time.perf_counter()
@@ -133,9 +136,7 @@ def main() -> int:
         n_texts = len(captions_of(opened["copy"])[0])
     off = max(abs(ours[metric] - value) for metric, value in theirs.items())
     loop, path = middle - started, ended - middle
-    where = asked.device if asked.device == "cpu" else encoder.gpu
-    print(f"{encoder.name} on {where}, {asked.dtype}, {asked.images} images, {n_texts} captions")
-    print(f"embeddings differ by {far:.1e} at most, recalls by {off:.1e}")
+    print(f"{asked.images} images, {n_texts} captions: recalls differ by {off:.1e}")
     print(f"loop over climp-bench with intervals and records: {loop / path:.1f}", end="")
     print(f" ({loop:.1f} s and {path:.1f} s)" if asked.device != "cpu" else "")
     wrong = far > TOLERANCES[asked.dtype] or (asked.dtype == "float32" and off >= 1.5 / asked.images)

@@ -38,7 +38,7 @@ records = list(ResultStore(out / "records").read())
 write_efficiency(records, records[0].suite, out)
 """
 SEEDS = 3
-MOST_SHARING = 7
+MOST_SHARING = 12
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ def _sweeps(out: Path) -> Iterator[Stage]:
     for name, sizes in ((first, SIZES), (second, AGAIN)):
         for size in sizes:
             earlier = (f"{first}-{size}",) if name == second else ()
-            words = (*command, "--out", str(out / name), "--res", str(size), "--no-compile")
+            rounds = ("--rounds", "1") if name == second else ()
+            words = (*command, "--out", str(out / name), "--res", str(size), "--no-compile", *rounds)
             yield Stage(f"{name}-{size}", words, 900, earlier)
     baselines = tuple(word for name in BASELINES for word in ("--model", name))
     for size in COMPILED:
@@ -111,7 +112,7 @@ def _sweeps(out: Path) -> Iterator[Stage]:
 def _experiments(out: Path) -> Iterator[Stage]:
     """Trials of micro models side by side; the last command of each finds them done and reports."""
     seeds, recipe = ("--seeds", str(SEEDS)), ("--recipe", "scenes-micro", "--device", "cuda")
-    budget = ("--set", "budget.samples=512000", "--suite", "embedded")
+    budget = ("--set", "budget.samples=384000", "--set", "budget.batch_size=768", "--suite", "embedded")
     ablation = ("-m", "climp_bench", "ablation", *recipe, *budget, *seeds, "--out", str(out / "ablation"))
     pairs = ("climp-m1", "climp-m2", "climp-llama", "rope-vit-m1", "rope-vit-m2", "rope-vit")
     for family in pairs:
