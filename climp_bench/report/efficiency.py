@@ -129,18 +129,30 @@ def _claim(records: Sequence[RunRecord]) -> str:
 
 def control(records: Sequence[RunRecord]) -> str:
     """Which models have one tower, and how far their latencies lie apart: the noise here. "" without any."""
+    named = _by_tower(records, "latency_ms")
+    if not named:
+        return ""
+    groups = "; ".join(dict.fromkeys(", ".join(times) for times in named))
+    apart = _apart(named)
+    verdict = f"their latencies differ by a factor of up to {apart:.2f}, and less than that says nothing"
+    busy = ". The machine is busy: measure again (--fresh, --rounds 3)" if apart > NOISY else ""
+    if apart > NOISY and (graphed := _by_tower(records, "latency_graphed_ms")):
+        busy = f". Most of that is the host, which launches kernels: as CUDA graphs {_apart(graphed):.2f}"
+    return f"One tower, measured separately ({groups}): {verdict}{busy}."
+
+
+def _by_tower(records: Sequence[RunRecord], metric: str) -> list[dict[str, float]]:
+    """Its values by model, of each size of a tower that several models have."""
     named: dict[tuple[str, str], dict[str, float]] = {}
     for record in records:
-        if record.metric == "latency_ms" and record.value and record.protocol.endswith("-eager"):
+        if record.metric == metric and record.value and record.protocol.endswith("-eager"):
             named.setdefault((record.task, str(record.extra["tower"])), {})[record.model.name] = record.value
-    shared = [times for times in named.values() if len(times) > 1]
-    if not shared:
-        return ""
-    groups = "; ".join(dict.fromkeys(", ".join(times) for times in shared))
-    apart = max(max(times.values()) / min(times.values()) for times in shared)
-    busy = ". The machine is busy: measure again (--fresh, --rounds 3)" if apart > NOISY else ""
-    verdict = f"their latencies differ by a factor of up to {apart:.2f}, and less than that says nothing"
-    return f"One tower, measured separately ({groups}): {verdict}{busy}."
+    return [values for values in named.values() if len(values) > 1]
+
+
+def _apart(of_towers: Sequence[dict[str, float]]) -> float:
+    """The largest factor between values that should be equal."""
+    return max(max(values.values()) / min(values.values()) for values in of_towers)
 
 
 def _made(records: Sequence[RunRecord]) -> str:

@@ -32,7 +32,7 @@ def plot(cells: Cells, paths: list[Path]) -> None:
     figure = Figure(figsize=(9, 0.9 + 2.9 * rows), layout="constrained")
     grid = figure.subplots(rows, _COLUMNS, squeeze=False).flatten()
     for axes, quantity in zip(grid, panels, strict=False):
-        for m, model in enumerate(cells.models):
+        for m, model in enumerate(cells.models_with(quantity.metric)):
             _line(axes, cells, model, m, quantity.metric, quantity.unit)
         axes.set(title=quantity.label, xscale="log", yscale="log")
         axes.title.set_fontsize(9)

@@ -50,6 +50,11 @@ QUANTITIES = (
 )
 
 
+COUNTED = ("macs", "flops", "positional_state_bytes")
+"""What compiling does not change."""
+_COMPILED = " (compiled)"
+
+
 @dataclass(frozen=True)
 class Grid:
     """A table: its title, its head, and its rows."""
@@ -66,7 +71,7 @@ class Grid:
 
 def label_of(record: RunRecord) -> str:
     """The model's name, and whether it was compiled."""
-    return record.model.name + (" (compiled)" if record.protocol.endswith("-compiled") else "")
+    return record.model.name + (_COMPILED if record.protocol.endswith("-compiled") else "")
 
 
 def tower_of(record: RunRecord) -> str:
@@ -99,6 +104,14 @@ class Cells:
         record = self._by_place.get((model, size, metric))
         return None if record is None else record.value
 
+    def models_with(self, metric: str) -> tuple[str, ...]:
+        """The models to show it of: compiled ones only where it was measured, and compiling may change it."""
+        return tuple(
+            model for model in self.models
+            if not model.endswith(_COMPILED)
+            or (metric not in COUNTED and any(self.at(model, size, metric) for size in self.sizes))
+        )  # fmt: skip
+
     def measured(self, metric: str) -> bool:
         """Whether there is any value of this metric."""
         return any(self.value(m, s, metric) is not None for m in self.models for s in self.sizes)
@@ -112,7 +125,7 @@ def grids(cells: Cells) -> Iterator[Grid]:
         if cells.measured(quantity.metric):
             rows = tuple(
                 (model, *(_shown(cells.at(model, size, quantity.metric), quantity) for size in cells.sizes))
-                for model in cells.models
+                for model in cells.models_with(quantity.metric)
             )
             yield Grid(quantity.label, head, rows)
 
@@ -125,7 +138,7 @@ def ratio_grids(cells: Cells, baseline: str) -> Iterator[Grid]:
         if not quantity.ratio or not any(cells.value(baseline, s, quantity.metric) for s in cells.sizes):
             continue
         rows = []
-        for model in cells.models:
+        for model in cells.models_with(quantity.metric):
             ratios = []
             for size in cells.sizes:
                 mine = cells.value(model, size, quantity.metric)
