@@ -59,7 +59,7 @@ def ablation(
 
       climp-bench ablation --recipe climp-cc12m --set data.path=/data/cc12m --suite clip-bench-31
     """
-    from climp_bench.report.experiment import OVER, SMALL, plot_ablation, table, write_experiment
+    from climp_bench.report.experiment import CUT, OVER, SMALL, plot_ablation, tables, write_experiment
     from climp_bench.run.experiment import PAIRS, make_trial, refuse_repeats
 
     families = model or list(PAIRS)
@@ -68,12 +68,11 @@ def ablation(
     edits = [*(changes or []), *step_edits(name, changes or [], steps)]
     trials = [make_trial(name, edits, f, seed, width=width) for f in families for seed in range(seeds)]
     runs = carry_out(trials, suite, data_root, out, device, fresh, quiet or json, whole=recipe is not None)
-    facts, small = common_facts(trials, suite), width is not None
+    facts, small = common_facts(name, trials, suite, runs), width is not None
     plot_ablation(runs, out / "ablation.png")
     written = write_experiment("ablation", runs, facts, out, small=small, remarks=[OVER])
-    remarks = [*[SMALL] * small, OVER]
-    show(runs, facts, {"Ablation": table(runs)}, remarks, [*written, out / "ablation.png"], json=json,
-         quiet=quiet)  # fmt: skip
+    remarks = [*[SMALL] * small, OVER, CUT]
+    show(runs, facts, tables(runs), remarks, [*written, out / "ablation.png"], json=json, quiet=quiet)
 
 
 def step_edits(name: str, changes: Sequence[str], steps: int | None) -> list[str]:
@@ -117,13 +116,30 @@ def told(total: int, quiet: bool, whole: bool) -> Iterator[Callable[[str], None]
         yield step
 
 
-def common_facts(trials: Sequence[Trial], suite: str) -> dict[str, Any]:
-    """What the trials of one experiment share, for the page."""
-    recipe, specs = trials[0].recipe, [trial.spec for trial in trials]
+def common_facts(
+    name: str, trials: Sequence[Trial], suite: str, runs: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What the trials of one experiment share, and what their runs saw, for the page.
+
+    Args:
+        name: of the recipe, or its path; what it says of itself is told only if nothing was changed.
+        trials: made by it.
+        suite: what they were scored on.
+        runs: of the trials.
+    """
+    from climp_bench.report.experiment import with_budget
+    from climp_bench.run.experiment import departures
+
+    recipe, specs, changed = trials[0].recipe, [trial.spec for trial in trials], departures(name, trials)
+    facts: dict[str, Any] = {"recipe": f"{recipe.name}: {recipe.about}" if recipe.about else recipe.name}
+    if changed:
+        facts |= {"recipe": f"{recipe.name}, with changes", "changes": "; ".join(changed)}
+    facts["batch"] = recipe.budget.batch_size
+    if recipe.budget.epochs:
+        facts["passes over the pairs"] = recipe.budget.epochs
     sides = sorted({"x".join(map(str, spec.preprocess.size)) for spec in specs})
     return {
-        "recipe": f"{recipe.name}: {recipe.about}" if recipe.about else recipe.name,
-        "batch": recipe.budget.batch_size, "learning rate": recipe.optimiser.lr, "loss": recipe.loss.kind,
+        **with_budget(facts, runs), "learning rate": recipe.optimiser.lr, "loss": recipe.loss.kind,
         "pixels": ", ".join(sides), "scored on": suite,
     }  # fmt: skip
 

@@ -13,6 +13,7 @@ from climp_bench.ranks import is_helper
 
 EMBEDDED_TRAIN, EMBEDDED_TEST, EMBEDDED_EPOCHS = 1024, 1000, 4
 FOLDER_EPOCHS = 30
+EMBEDDED_TASK = "scenes-colour"
 
 _Data = Annotated[
     Path | None,
@@ -23,11 +24,16 @@ _Epochs = Annotated[
     typer.Option("--epochs", min=1, help=f"Default: {EMBEDDED_EPOCHS}; with --data {FOLDER_EPOCHS}."),
 ]
 _TrainImages = Annotated[int, typer.Option("--train-images", min=64, help="Embedded scenes to train on.")]
+_Task = Annotated[
+    str | None,
+    typer.Option("--task", help=f"Embedded task to learn, such as scenes-digit. Default: {EMBEDDED_TASK}."),
+]
 _Fresh = Annotated[bool, typer.Option("--fresh/--resume", help="Run everything again / keep finished runs.")]
 
 
 def bias(
     data: _Data = None,
+    task: _Task = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each kind.")] = 3,
     epochs: _Epochs = None,
     train_images: _TrainImages = EMBEDDED_TRAIN,
@@ -48,22 +54,30 @@ def bias(
 
       climp-bench bias
 
+      climp-bench bias --task scenes-digit --train-images 6000 --epochs 8 --batch-size 64
+
       climp-bench bias --data /data/cifar10 --seeds 5 --out reports/bias-cifar10
     """
     from dataclasses import asdict
 
+    from climp_bench.errors import UsageError
     from climp_bench.report.bias import DRAWINGS, write_bias
     from climp_bench.run.experiment_records import run_bias_with_records
     from climp_bench.train import bias as experiment
     from climp_bench.train.bias_data import embedded, from_folder
 
+    if task and data:
+        raise UsageError("--task names embedded scenes, --data takes their place", remedy="Give one of them.")
     config = experiment.BiasConfig(
         epochs or (EMBEDDED_EPOCHS if data is None else FOLDER_EPOCHS), batch_size, lr
     )
     total = seeds * len(experiment.TOWERS) * len(experiment.ORDERS)
     with console.steps(total + 1, quiet or json) as step:
         step("reading images")
-        images = embedded(train_images, EMBEDDED_TEST) if data is None else from_folder(data)
+        if data is None:
+            images = embedded(train_images, EMBEDDED_TEST, task or EMBEDDED_TASK)
+        else:
+            images = from_folder(data)
         runs = run_bias_with_records(images, config, seeds, out, device, step, fresh)
     if is_helper():
         return

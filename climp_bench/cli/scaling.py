@@ -71,8 +71,8 @@ def data(
     runs = shared.carry_out(
         trials, suite, data_root, out, device, fresh, quiet or json, whole=recipe is not None
     )
-    facts = shared.common_facts(trials, suite)
-    titles = ("Scaling of the data", "pairs", "training pairs")
+    facts = shared.common_facts(name, trials, suite, runs)
+    titles = ("pairs", "training pairs")
     _conclude("scaling-data", titles, runs, facts, out, small=recipe is None, json=json, quiet=quiet)
 
 
@@ -126,29 +126,23 @@ def model_(
     trials = [trial.at(describe(trial.spec).image) for trial in made]
     silent = quiet or json
     runs = shared.carry_out(trials, suite, data_root, out, device, fresh, silent, whole=recipe is not None)
-    facts = shared.common_facts(trials, suite)
-    titles = ("Scaling of the image tower", "image parameters", "parameters of the image tower")
+    facts = shared.common_facts(name, trials, suite, runs)
+    titles = ("image parameters", "parameters of the image tower")
     _conclude("scaling-model", titles, runs, facts, out, small=recipe is None, json=json, quiet=quiet)
 
 
 def _conclude(
-    name: str, titles: tuple[str, str, str], runs: Sequence[Mapping[str, Any]], facts: Mapping[str, Any],
+    name: str, titles: tuple[str, str], runs: Sequence[Mapping[str, Any]], facts: Mapping[str, Any],
     out: Path, *, small: bool, json: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    """Fit, write and print. ``titles`` are of the table, of its sizes, and of the plot's axis."""
-    from climp_bench.report.experiment import OVER, SMALL, table, write_experiment
-    from climp_bench.report.scaling import laws, plot_scaling
+    """Fit, write and print. ``titles`` are of the sizes in tables, and of the plot's axis."""
+    from climp_bench.report.experiment import CUT, OVER, SMALL, tables, write_experiment
+    from climp_bench.report.scaling import law_title, laws, plot_scaling
 
-    (title, point, axis), picture, remarks = titles, out / f"{name}.png", [OVER, FEW]
-    fitted = laws(runs)
+    (point, axis), picture, remarks = titles, out / f"{name}.png", [OVER, FEW]
+    fitted = {law_title(axis): laws(runs)}
     plot_scaling(runs, axis, picture)
-    lead = in_words(fitted)
-    written = write_experiment(name, runs, facts, out, point=point, small=small, lead=lead, remarks=remarks)
-    tables = {title: table(runs, point), f"Fits, N in {point}": fitted}
-    said = [*[SMALL] * small, *remarks]
-    shared.show(runs, facts, tables, said, [*written, picture], json=json, quiet=quiet)
-
-
-def in_words(fitted: list[list[str]]) -> list[str]:
-    """The table of laws, head first, as sentences."""
-    return [f"{family}, {score}: {law}." for score, family, law in fitted[1:]]
+    written = write_experiment(name, runs, facts, out, point=point, small=small, more=fitted, remarks=remarks)
+    said = [*[SMALL] * small, *remarks, CUT]
+    shown = {**tables(runs, point), **fitted}
+    shared.show(runs, facts, shown, said, [*written, picture], json=json, quiet=quiet)

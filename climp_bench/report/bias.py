@@ -13,8 +13,8 @@ from climp_bench.report.experiment import write_numbers
 from climp_bench.report.plots import COLOURS, save
 
 DRAWINGS = (
-    "These are drawings, not the paper's CIFAR-10, and seconds of training: this shows that the experiment "
-    "runs, and nothing about the paper's claim."
+    "These are drawings, not the paper's CIFAR-10: this shows that the experiment runs, and nothing about "
+    "the paper's claim."
 )
 NOTE = (
     "Means over seeds; intervals are Student's over seeds, 95%: they describe training, not the choice of "

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from climp_bench.errors import StoreError
 from climp_bench.files import write_text
@@ -17,6 +17,10 @@ from climp_bench.metrics.seeds import t_interval
 from climp_bench.report.plots import COLOURS, MARKERS, save
 from climp_bench.report.tables import HEADLINE, LABELS
 from climp_bench.results.experiments import EXPERIMENT_VERSION
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SMALL = (
     "These are thumbnails of the towers, trained for seconds on drawings: this shows that the experiment "
@@ -26,10 +30,17 @@ OVER = (
     "Means over seeds with 95% t intervals, of training; where seeds tell nothing (one, or all alike), of "
     "samples. Scores in percent; recall is on captions of scenes that no training shows."
 )
+CUT = "Intervals of scores are cut at 0 and 100, those of differences are not."
+FEW = 6
+"""Main scores that have a column each; of more, each has a row."""
+ACROSS = 4
+"""Panels of a picture that stand side by side."""
 Run = Mapping[str, Any]
 """What ``run.experiment.run_trials`` returns of each trial."""
 Key = tuple[str, str]
 """A task and a metric."""
+Rows = list[list[str]]
+"""A table, its head first."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class Cell:
 
     Attributes:
         mean, low, high: the last two are a score's own interval where seeds tell nothing; None for none.
+            Student's interval takes runs as normal and may leave [0, 1]: it is cut there.
         seeds, n: runs, and samples of each.
         over: what the interval is over, ``seeds`` or ``samples``.
     """
@@ -92,11 +104,20 @@ def keys(runs: Sequence[Run]) -> list[Key]:
 
 def heading(key: Key, runs: Sequence[Run]) -> str:
     """Task, metric and what a guess scores, if known."""
+    guess = chance(key, runs)
+    return named(key) if guess is None else f"{named(key)} (chance {100 * guess:.1f})"
+
+
+def named(key: Key) -> str:
+    """Task and metric."""
     task, metric = key
     side, _, k = metric.partition("_retrieval_recall@")
-    name = f"{task} {side} R@{k}" if k else f"{task} {LABELS.get(metric, metric)}"
-    chance = next((s["chance"] for r in runs if (s := _score(r, key)) and s["chance"] is not None), None)
-    return name if chance is None else f"{name} (chance {100 * chance:.1f})"
+    return f"{task} {side} R@{k}" if k else f"{task} {LABELS.get(metric, metric)}"
+
+
+def chance(key: Key, runs: Sequence[Run]) -> float | None:
+    """What a guess scores, in [0, 1], if known."""
+    return next((s["chance"] for r in runs if (s := _score(r, key)) and s["chance"] is not None), None)
 
 
 def cell(runs: Sequence[Run], key: Key) -> Cell | None:
@@ -109,7 +130,8 @@ def cell(runs: Sequence[Run], key: Key) -> Cell | None:
     if interval is None:
         one = scores[0]
         return Cell(mean, one["low"], one["high"], len(scores), one["n"], "samples")
-    return Cell(mean, interval.low, interval.high, len(values), scores[0]["n"], "seeds")
+    low, high = max(0.0, interval.low), min(1.0, interval.high)
+    return Cell(mean, low, high, len(values), scores[0]["n"], "seeds")
 
 
 def grouped(runs: Sequence[Run]) -> dict[tuple[str, int], list[Run]]:
@@ -120,7 +142,7 @@ def grouped(runs: Sequence[Run]) -> dict[tuple[str, int], list[Run]]:
     return found
 
 
-def differences(runs: Sequence[Run]) -> list[list[str]]:
+def differences(runs: Sequence[Run]) -> Rows:
     """Of an ablation: what the image tower changes with each text tower, in points, paired by seed.
 
     First image tower named minus the other; a row a text tower: label, seeds, then each score.
@@ -152,8 +174,77 @@ def change(runs: Sequence[Run], text: str, key: Key) -> Change | None:
     return Change(mean, low, high, tuple(whole), n)
 
 
-def table(runs: Sequence[Run], point: str = "") -> list[list[str]]:
-    """Head and rows: a row a model (and point), a column a main score, means with 95% intervals."""
+def tables(runs: Sequence[Run], point: str = "") -> dict[str, Rows]:
+    """What there is to show, by title: one table of few scores, else models, scores and differences.
+
+    Args:
+        runs: all of them.
+        point: what varies beside the model; "" for an ablation.
+    """
+    if len(keys(runs)) <= FEW:
+        return {"Scores": table(runs, point)}
+    if point:
+        return {"Models": _models(runs, point), "Scores": _by_point(runs, point)}
+    found = {"Models": _models(runs, point), "Scores": _by_model(runs)}
+    changed = differences(runs)
+    if changed:
+        columns = [[row[1], *row[4:]] for row in changed]
+        rows = [["score", *map(named, keys(runs))], *columns]
+        found[f"{changed[0][0]} by text tower: points, paired by seed"] = [
+            list(row) for row in zip(*rows, strict=True)
+        ]
+    return found
+
+
+def _models(runs: Sequence[Run], point: str) -> Rows:
+    """A row a model and point."""
+    rows = [["model", "image", "text", "parameters", *[point] * bool(point), "pairs seen", "seeds"]]
+    for (family, place), own in grouped(runs).items():
+        first = own[0]
+        facts = [family, first["image"], first["text"], f"{first['parameters']:,}"]
+        rows.append([*facts, *[f"{place:,}"] * bool(point), f"{first['pairs']:,}", str(len(own))])
+    return rows
+
+
+def _by_model(runs: Sequence[Run]) -> Rows:
+    """A row a score, a column a model."""
+    groups = list(grouped(runs).values())
+    head = ["score", "chance", "samples", *(f"{own[0]['image']}, {own[0]['text']}" for own in groups)]
+    return [head, *([*_about(key, runs), *_cells(groups, key)] for key in keys(runs))]
+
+
+def _by_point(runs: Sequence[Run], point: str) -> Rows:
+    """A row a score and model, a column a point; where models have different points, a row each."""
+    groups = grouped(runs)
+    families = list(dict.fromkeys(family for family, _ in groups))
+    places = {family: sorted(place for own, place in groups if own == family) for family in families}
+    alike = len({tuple(own) for own in places.values()}) == 1
+    columns = [f"{place:,} {point}" for place in places[families[0]]] if alike else [point, "score"]
+    rows = [["score", "chance", "samples", "model", *columns]]
+    for key in keys(runs):
+        for family in families:
+            facts = [*_about(key, runs), family]
+            found = _cells([groups[family, place] for place in places[family]], key)
+            if alike:
+                rows.append([*facts, *found])
+            else:
+                own = zip(places[family], found, strict=True)
+                rows += [[*facts, f"{place:,}", score] for place, score in own]
+    return rows
+
+
+def _about(key: Key, runs: Sequence[Run]) -> list[str]:
+    """A score, what a guess scores, and of how many samples it is."""
+    guess, found = chance(key, runs), cell(runs, key)
+    return [named(key), "-" if guess is None else f"{100 * guess:.1f}", f"{found.n:,}" if found else "-"]
+
+
+def _cells(groups: Sequence[Sequence[Run]], key: Key) -> list[str]:
+    return [str(cell(own, key) or "-") for own in groups]
+
+
+def table(runs: Sequence[Run], point: str = "") -> Rows:
+    """A row a model (and point), a column a main score, means with 95% intervals."""
     scores = keys(runs)
     head = ["image", "text", "parameters", *[point] * bool(point), "seeds"]
     rows = [[*head, *(heading(key, runs) for key in scores)]]
@@ -164,31 +255,48 @@ def table(runs: Sequence[Run], point: str = "") -> list[list[str]]:
     return rows if point else rows + differences(runs)
 
 
+def with_budget(facts: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
+    """Facts, with the pairs and steps of a run where they do not say them: older files do not."""
+    pairs, batch = [run["pairs"] for run in runs], facts.get("batch")
+    found = {"pairs seen by a run": _reach(pairs)}
+    if isinstance(batch, int):
+        found["steps of a run"] = _reach([seen // batch for seen in pairs])
+    return {**facts, **{key: value for key, value in found.items() if key not in facts}}
+
+
+def _reach(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
 def write_experiment(
-    name: str, runs: Sequence[Run], facts: Mapping[str, Any], out: Path, *,
-    point: str = "", small: bool = False, lead: Sequence[str] = (), remarks: Sequence[str] = (),
+    name: str, runs: Sequence[Run], facts: Mapping[str, Any], out: Path, *, point: str = "",
+    small: bool = False, more: Mapping[str, Rows] | None = None, remarks: Sequence[str] = (),
 ) -> list[Path]:  # fmt: skip
     """Write ``NAME.md``, ``.csv`` and ``.json`` to ``out``; their paths.
 
     Args:
         name: of the experiment, and of the picture ``NAME.png`` that the page shows.
         runs: all of them.
-        facts: what they have in common.
+        facts: what they have in common; see ``with_budget``.
         out: folder.
         point: what varies beside the model.
         small: whether the models are thumbnails, which the page says.
-        lead: what was found, in sentences under the table.
+        more: tables that the page shows under those of the scores, by title.
         remarks: said after that, and kept for ``climp-bench report``.
 
     Raises:
         StoreError: a file cannot be written.
     """
-    rows = table(runs, point)
-    lines = [f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]]
-    said = [line for remark in (*lead, *[SMALL] * small, *remarks) for line in ("", remark)]
-    settings = [f"- {key}: {value}" for key, value in facts.items()]
+    shown, facts = {**tables(runs, point), **(more or {})}, with_budget(facts, runs)
     title = name.replace("-", " ").capitalize()
-    text = [f"# {title}", "", *lines, *said, "", f"![{title}]({name}.png)", "", *settings]
+    text = [f"# {title}", ""]
+    for heading_of, rows in shown.items():
+        text += [f"## {heading_of}", ""] if len(shown) > 1 else []
+        text += [f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]]] + [""]
+    for remark in (*[SMALL] * small, *remarks, CUT):
+        text += [remark, ""]
+    text += [f"![{title}]({name}.png)", "", *(f"- {key}: {value}" for key, value in facts.items())]
     page, sheet = out / f"{name}.md", out / f"{name}.csv"
     write_text(page, "\n".join(text) + "\n", StoreError)
     write_text(sheet, _csv(runs), StoreError)
@@ -227,32 +335,55 @@ def _csv(runs: Sequence[Run]) -> str:
     return buffer.getvalue()
 
 
+def panels(count: int, width: float, height: float, left: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels, at most ``ACROSS`` in a row.
+
+    Args:
+        count: at least 1.
+        width, height: of a panel, in inches.
+        left: room beside the first column, for labels that all panels share; 0 if each has its own.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    across = min(ACROSS, count)
+    down = -(-count // across)
+    room = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.06)
+    figure = Figure(figsize=(left + width * across, 0.8 + height * down), layout=room)
+    found: list[Axes] = list(figure.subplots(down, across, sharey=left > 0, squeeze=False).flat)
+    for axes in found[count:]:
+        axes.remove()
+    for axes in found[:count]:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=10)
+    return figure, found[:count]
+
+
 def plot_ablation(runs: Sequence[Run], path: Path) -> None:
-    """A panel a score, a row a pair of towers, a dot its mean with its interval.
+    """A panel a score, a row a pair of towers, a dot its mean with its interval, a line for chance.
 
     Raises:
         StoreError: the file cannot be written.
     """
-    from matplotlib.figure import Figure
-
     groups, scores = list(grouped(runs).values()), keys(runs)
-    figure = Figure(figsize=(2.2 + 2.4 * len(scores), 1.2 + 0.35 * len(groups)), layout="constrained")
-    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    figure, drawn = panels(len(scores), 3.4, 0.9 + 0.27 * len(groups), 1.7)
     images = list(dict.fromkeys(run["image"] for run in runs))
-    for axes, key in zip(panels, scores, strict=True):
+    for axes, key in zip(drawn, scores, strict=True):
         for row, own in enumerate(groups):
             if found := cell(own, key):
-                k = images.index(own[0]["image"])
+                k = images.index(own[0]["image"]) % len(COLOURS)
                 low, high = (found.mean if side is None else side for side in (found.low, found.high))
-                reach = [[100 * (found.mean - low)], [100 * (high - found.mean)]]
+                reach = [[max(0.0, 100 * (found.mean - low))], [max(0.0, 100 * (high - found.mean))]]
                 axes.errorbar(
-                    [100 * found.mean], [row], xerr=reach, fmt=MARKERS[k], color=COLOURS[k], markersize=5
+                    [100 * found.mean], [row], xerr=reach, fmt=MARKERS[k], color=COLOURS[k], markersize=6
                 )
-        axes.set_title(heading(key, runs).replace(" (", "\n("), fontsize=8)
-        axes.set_xlabel("percent", fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_yticks(range(len(groups)), [f"{g[0]['image']}, {g[0]['text']}" for g in groups], fontsize=8)
-    panels[0].set_ylim(len(groups) - 0.5, -0.5)
+        if (guess := chance(key, runs)) is not None:
+            axes.axvline(100 * guess, color="#888888", linewidth=1, linestyle=":")
+        axes.set_title(heading(key, runs), fontsize=11)
+    labels = [f"{own[0]['image']}, {own[0]['text']}" for own in groups]
+    drawn[0].set_yticks(range(len(groups)), labels)
+    drawn[0].set_ylim(len(groups) - 0.5, -0.5)
+    figure.supxlabel("percent; dotted: chance", fontsize=11)
     save(figure, path)
 
 

@@ -11,7 +11,7 @@ from climp_bench.report.charts import dot_chart
 from climp_bench.report.document import Chart, Table
 from climp_bench.report.experiment import keys
 from climp_bench.report.experiment_tables import POINT, Named, words
-from climp_bench.report.scaling import Curve, curves
+from climp_bench.report.scaling import Curve, apart, curves
 from climp_bench.report.svg import Axis, Panel
 from climp_bench.results.experiments import BiasRun, TrialRun
 
@@ -60,7 +60,7 @@ def _panel(
     y = Axis(max(0.0, min(heights) - spare), min(100.0, max(heights) + spare), "percent")
     places = sorted({n for curve in own for n in curve.x_K})
     x = Axis(places[0], places[-1], label, True)
-    x = replace(x, ticks=tuple((n, f"{n:,.0f}") for n in _apart(x, places)))
+    x = replace(x, ticks=tuple((n, f"{n:,.0f}") for n in apart(places)))
     panel = Panel(title, x, y, f"{title}, percent against {label}; the table holds the numbers")
     if chance is not None:
         panel.rule((x.low, 100 * chance), (x.high, 100 * chance), "chance")
@@ -78,19 +78,6 @@ def _panel(
             for score in scores:
                 panel.mark(n, 100 * score, s, f"{curve.family}, {n:,.0f}: {100 * score:.1f}", small=True)
     return panel.svg(), panel.width, panel.height
-
-
-def _apart(axis: Axis, places: Sequence[float], least: float = 0.2) -> list[float]:
-    """The ends, and what between them has room for its label."""
-    first, *middle, last = places if len(places) > 1 else [places[0], places[0]]
-    kept = [first]
-    for place in middle:
-        if (
-            axis.share(place) - axis.share(kept[-1]) >= least
-            and axis.share(last) - axis.share(place) >= least
-        ):
-            kept.append(place)
-    return list(dict.fromkeys([*kept, last]))
 
 
 def loss_chart(found: Named, runs: Sequence[BiasRun]) -> Chart:

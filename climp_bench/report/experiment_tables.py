@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from climp_bench.metrics.seeds import t_interval
 from climp_bench.report.bias import DRAWINGS
 from climp_bench.report.document import Row, Shown, Table
-from climp_bench.report.experiment import SMALL, Key, Run, cell, change, keys
+from climp_bench.report.experiment import CUT, SMALL, Key, Run, cell, change, keys, with_budget
 from climp_bench.report.scaling import Curve, curves
 from climp_bench.report.tables import Line
 from climp_bench.results import RunRecord
@@ -43,8 +43,11 @@ class Named:
     @property
     def notes(self) -> tuple[str, ...]:
         """All that a reader must know."""
-        facts = "; ".join(f"{name}: {fact}" for name, fact in self.content.facts.items())
-        return (*self.warning, *self.content.remarks, _N, f"Settings: {facts}.")
+        content, facts, trials = self.content, dict(self.content.facts), isinstance(self.content, Trials)
+        if isinstance(content, Trials):
+            facts = with_budget(facts, [run.plain for run in content.runs])
+        settings = "; ".join(f"{name}: {fact}" for name, fact in facts.items())
+        return (*self.warning, *content.remarks, *[CUT] * trials, _N, f"Settings: {settings}.")
 
 
 def ablation_tables(found: Named, runs: Sequence[TrialRun]) -> Iterator[Table]:

@@ -35,6 +35,7 @@ from climp_bench.train.thumbnail import thumbnail
 
 PAIRS = ("climp-m1", "climp-m2", "climp-llama", "rope-vit-m1", "rope-vit-m2", "rope-vit")
 """Two image towers by three text towers."""
+_SET_ANYWAY = frozenset({"model.name", "run.seed", "data.path", "run.data_root"})
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,30 @@ def pairs_edits(name: str, changes: Sequence[str], pairs: int) -> list[str]:
     if loaded.data.source != "scenes":
         return [f"budget.samples={pairs}"]
     return [f"data.pool_size={pairs}", f"budget.epochs={loaded.budget.epochs or 1}"]
+
+
+def departures(name: str, trials: Sequence[Trial]) -> list[str]:
+    """Settings of the trials that are not those of a recipe, each with what the recipe has.
+
+    Not the model and the seed, which every trial sets, nor folders of data.
+
+    Args:
+        name: of the recipe, or its path.
+        trials: made by it.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
+    named, own = recipe.load(name).resolved(), [trial.recipe.resolved() for trial in trials]
+    found = []
+    for section, values in named.items():
+        for key in values if isinstance(values, dict) else ():
+            made = list(dict.fromkeys(json.dumps(one[section][key]) for one in own))
+            was, place = json.dumps(values[key]), f"{section}.{key}"
+            if made != [was] and made != ["null"] and place not in _SET_ANYWAY:
+                there = "none" if was == "null" else was
+                found.append(f"{place} = {' / '.join(made)} (recipe: {there})")
+    return found
 
 
 def run_trials(

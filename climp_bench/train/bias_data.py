@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,16 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from climp_bench.data.dataset import Dataset, labels_of
+from climp_bench.data.scenes import TASKS
 from climp_bench.data.scenes_dataset import ScenesDataset
 from climp_bench.data.sources import open_folder
 from climp_bench.errors import DataError
+from climp_bench.registry import unknown
 
 SIDE = 32
 EMBEDDED_TASK = "scenes-colour"
-"""Thirteen classes: the embedded task that towers of this size learn within minutes on a CPU."""
+"""Thirteen classes: the embedded task that towers of this size learn within minutes on a CPU. Given more
+images it is learnt in any order of the patches; ``scenes-digit`` then asks for more."""
 _BATCHES = "cifar-10-batches-py"
 
 Pixels = npt.NDArray[np.uint8]
@@ -55,14 +57,18 @@ class Thumbnails:
         return digest.hexdigest()
 
 
-def embedded(train: int, test: int, report: Callable[[str], None] = lambda what: None) -> Thumbnails:
-    """Scenes of one thing, by its colour, at 32 pixels; test scenes are others than training scenes."""
-    report("drawing scenes")
-    dataset = ScenesDataset(EMBEDDED_TASK, train + test)
+def embedded(train: int, test: int, task: str = EMBEDDED_TASK) -> Thumbnails:
+    """Scenes of one thing, by its colour or another task, at 32 pixels; test scenes are no training scenes.
+
+    Raises:
+        UsageError: no embedded task of that name, or one without classes.
+    """
+    named = [name for name in TASKS.names() if TASKS.get(name).kind == "classification"]
+    if task not in named:
+        raise unknown("task with classes", task, named)
+    dataset = ScenesDataset(task, train + test)
     pixels, labels = _read(dataset)
-    return Thumbnails(
-        EMBEDDED_TASK, pixels[:train], labels[:train], pixels[train:], labels[train:], dataset.classes
-    )
+    return Thumbnails(task, pixels[:train], labels[:train], pixels[train:], labels[train:], dataset.classes)
 
 
 def from_folder(folder: Path) -> Thumbnails:

@@ -128,9 +128,21 @@ def _experiments(out: Path) -> Iterator[Stage]:
     parts = tuple(f"scaling-data-{words[1]}" for words in sizes)
     every = tuple(word for words in reversed(sizes) for word in words)
     yield Stage("scaling-data", (*scaling, *every), 300, parts, shares=True)
-    more = ("--train-images", "16384", "--epochs", "20", "--batch-size", "256", "--lr", "0.004", *seeds)
-    bias = ("-m", "climp_bench", "bias", "--device", "cuda", *more, "--out", str(out / "bias"))
-    yield Stage("bias", bias, 1200, shares=True)
+    more = (
+        "--task",
+        "scenes-digit",
+        "--train-images",
+        "16384",
+        "--epochs",
+        "20",
+        "--batch-size",
+        "256",
+        "--lr",
+        "0.004",
+        *seeds,
+    )
+    bias = ("-m", "climp_bench", "bias", "--device", "cuda", *more, "--lr", "0.004", *seeds)
+    yield Stage("bias", (*bias, "--out", str(out / "bias")), 1200, shares=True)
 
 
 class Lanes:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from climp_bench.cli.ablation import common_facts
 from climp_bench.cli.console import RunWatcher
 from climp_bench.cli.main import app
 from climp_bench.errors import TrainingError, UsageError
@@ -17,7 +18,7 @@ from climp_bench.models.catalogue import describe, find
 from climp_bench.report.experiment import plot_ablation, table, write_experiment
 from climp_bench.report.scaling import curves, laws, plot_scaling
 from climp_bench.run import experiment
-from climp_bench.run.experiment import PAIRS, make_trial, pairs_edits
+from climp_bench.run.experiment import PAIRS, departures, make_trial, pairs_edits
 from climp_bench.suite import load
 from climp_bench.train.engine import Session
 from climp_bench.train.thumbnail import thumbnail
@@ -70,14 +71,36 @@ def test_the_number_of_pairs_is_that_of_distinct_scenes_or_of_pairs_seen() -> No
         pairs_edits("climp-cc12m", [], 100)
 
 
+def test_settings_that_are_not_the_recipe_s_are_told() -> None:
+    edits = ["budget.samples=384000", "budget.batch_size=768", "data.path=/data", "optimiser.lr=1e-3"]
+    trials = [make_trial("scenes-micro", edits, family, 3) for family in ("rope-vit", "climp-m1")]
+    assert departures("scenes-micro", trials) == [
+        "budget.batch_size = 768 (recipe: 1024)", "budget.samples = 384000 (recipe: 1792000)",
+    ]  # fmt: skip
+    changed = common_facts("scenes-micro", trials, "embedded", [run("climp-m1", 0, 0.5)])
+    assert "1,792,000" not in str(changed) and "1024" not in changed["recipe"]
+    plain = [make_trial("scenes-micro", [], "climp-m1", 1)]
+    assert departures("scenes-micro", plain) == []
+    facts = common_facts("scenes-micro", plain, "embedded", [run("climp-m1", 0, 0.5)])
+    assert plain[0].recipe.about in facts["recipe"] and "changes" not in facts
+    passes = [
+        make_trial("scenes-micro", ["budget.epochs=5", *pairs_edits("scenes-micro", ["budget.epochs=5"], n)],
+                   "climp-m1", 0, point=n)
+        for n in (2048, 4096)
+    ]  # fmt: skip
+    assert departures("scenes-micro", passes) == [
+        "data.pool_size = 2048 / 4096 (recipe: 200000)", "budget.epochs = 5 (recipe: none)",
+    ]  # fmt: skip
+
+
 def test_a_table_has_means_over_seeds_and_differences_paired_by_seed(tmp_path: Path) -> None:
     runs = [run("climp-m1", s, 0.5 + s / 10) for s in (0, 1)] + [
         run("rope-vit-m1", s, 0.4 + s / 20) for s in (0, 1)
     ]
     head, ours, theirs, difference = table(runs)
     assert head[-1] == "t acc@1 (chance 25.0)" and ours[3] == "2"
-    assert ours[-1] == "55.0 [-8.5, 118.5]", "the t quantile of one degree is 12.706"
-    assert theirs[-1].startswith("42.5") and difference[0] == "VMamba - RoPE-ViT"
+    assert ours[-1] == "55.0 [0.0, 100.0]", "the t quantile of one degree is 12.706: -8.5 to 118.5"
+    assert theirs[-1] == "42.5 [10.7, 74.3]" and difference[0] == "VMamba - RoPE-ViT"
     assert difference[-1] == "+12.5 [-19.3, +44.3]"
     assert table(runs[:1])[1][-1] == "50.0 [40.0, 60.0]", "of one seed the score's own interval"
     page, sheet, numbers = write_experiment("ablation", runs, {"batch": 32}, tmp_path, remarks=["Hear."])
@@ -98,10 +121,11 @@ def test_laws_are_of_the_error_and_refused_where_there_is_none(tmp_path: Path) -
     runs = [run("climp-m1", s, 1 - 2 * n**-0.25, n) for n in (100, 200, 400) for s in (0, 1)]
     (curve,) = curves(runs)
     assert curve.law is not None and curve.law.exponent == pytest.approx(-0.25)
-    assert laws(runs)[1][2] == "error = 2 x N^-0.250 [-0.250, -0.250]"
-    assert "2 sizes, a law needs 3" in laws(runs[:4])[1][2]
-    assert "no interval with one seed" in laws(runs[::2])[1][2]
-    assert "no error" in laws([*runs, run("climp-m1", 0, 1.0, 800)])[1][2]
+    assert laws(runs)[1] == ["t acc@1", "climp-m1", "2", "-0.250 [-0.250, -0.250]"]
+    refused = laws(runs[:4])[1]
+    assert refused[2] == "-" and "2 sizes, a law needs 3" in refused[3]
+    assert "no interval with one seed" in laws(runs[::2])[1][3]
+    assert "no error" in laws([*runs, run("climp-m1", 0, 1.0, 800)])[1][3]
     for k, some in enumerate((runs, runs[:4])):
         plot_scaling(some, "pairs", tmp_path / f"{k}.png")
         assert (tmp_path / f"{k}.png").stat().st_size > 1000
@@ -174,6 +198,14 @@ def test_scaling_runs_over_pairs_and_over_widths(tmp_path: Path, suite: str) -> 
         else:
             assert all(r["point"] == r["image_parameters"] for r in runs)
         page = (tmp_path / f"scaling-{words[0]}.md").read_text()
+        facts = json.loads((tmp_path / f"scaling-{words[0]}.json").read_text())["facts"]
+        if words[0] == "data":
+            assert facts["passes over the pairs"] == 2 and facts["steps of a run"] == "2 to 6"
+            assert facts["pairs seen by a run"] == "64 to 192"
+            assert "data.pool_size = 32 / 64 / 96 (recipe: 1024)" in facts["changes"]
+        else:
+            assert "budget.samples = 64 (recipe: 4096)" in facts["changes"]
+            assert facts["pairs seen by a run"] == "64" and "4,096" not in facts["recipe"]
         assert "N^" in page and (tmp_path / f"scaling-{words[0]}.png").is_file()
     with pytest.raises(UsageError, match="scales are of whole models"):
         CliRunner().invoke(app, ["scaling", "model", "--scale", "base"], catch_exceptions=False)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from climp_bench.errors import DataError, TrainingError
+from climp_bench.errors import DataError, TrainingError, UsageError
 from climp_bench.report.bias import rows, write_bias
 from climp_bench.train import bias
 from climp_bench.train.bias_data import SIDE, Thumbnails, embedded, from_folder
@@ -54,12 +54,22 @@ def test_a_permutation_moves_whole_patches_the_same_way_in_every_image(seed: int
     assert places[0] != list(range(64))
 
 
-def test_embedded_test_images_are_not_training_images() -> None:
-    data = embedded(40, 30)
+@pytest.mark.parametrize("task", ["scenes-colour", "scenes-digit"])
+def test_embedded_test_images_are_not_training_images(task: str) -> None:
+    data = embedded(40, 30, task)
+    assert data.name == task
     assert data.train_NHWC.shape == (40, SIDE, SIDE, 3) and data.test_NHWC.shape == (30, SIDE, SIDE, 3)
     seen = {image.tobytes() for image in data.train_NHWC}
     assert not any(image.tobytes() in seen for image in data.test_NHWC)
     assert set(data.train_labels_N) <= set(range(len(data.classes)))
+
+
+def test_a_task_must_have_classes() -> None:
+    with pytest.raises(UsageError, match="unknown task") as caught:
+        embedded(4, 4, "scenes-digits")
+    assert "scenes-digit" in caught.value.remedy
+    with pytest.raises(UsageError):
+        embedded(4, 4, "scenes-captions")
 
 
 @pytest.mark.parametrize("inner", [True, False])
