@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ DRAWINGS = (
 )
 NOTE = (
     "Means over seeds; intervals are Student's over seeds, 95%: they describe training, not the choice of "
-    "test images. The permuted images have their patches in one fixed other order, the same for all images "
-    "and seeds."
+    "test images, and are cut where no loss or accuracy can be. The permuted images have their patches in "
+    "one fixed other order, the same for all images and seeds."
 )
 Run = Mapping[str, Any]
 """The fields of ``train.bias.BiasRun``, with its accuracy."""
@@ -46,8 +47,8 @@ def rows(runs: Sequence[Run]) -> list[list[str]]:
             here = [run for run in own if run["order"] == order]
             table.append([
                 tower, f"{here[0]['parameters']:,}", order, str(len(here)),
-                _mean([run["losses"][-1] for run in here], "{:.3f}"),
-                _mean([100 * run["accuracy"] for run in here], "{:.1f}"), f"{here[0]['n']:,}",
+                _mean([run["losses"][-1] for run in here], "{:.3f}", 0.0),
+                _mean([100 * run["accuracy"] for run in here], "{:.1f}", 0.0, 100.0), f"{here[0]['n']:,}",
             ])  # fmt: skip
         losses, accuracies = (
             [
@@ -91,12 +92,13 @@ def _of(runs: Sequence[Run], order: str, seed: int, key: str) -> float:
     return float(run["losses"][-1] if key == "loss" else run["accuracy"])
 
 
-def _mean(values: Sequence[float], form: str) -> str:
+def _mean(values: Sequence[float], form: str, least: float = -inf, most: float = inf) -> str:
+    """The mean with its interval, cut at what is possible."""
     interval = t_interval(values)
     mean = form.format(sum(values) / len(values))
     if interval is None:
         return mean
-    return f"{mean} [{form.format(interval.low)}, {form.format(interval.high)}]"
+    return f"{mean} [{form.format(max(least, interval.low))}, {form.format(min(most, interval.high))}]"
 
 
 def _plot(runs: Sequence[Run], path: Path) -> None:

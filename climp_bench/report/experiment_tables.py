@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from climp_bench.metrics.seeds import t_interval
 from climp_bench.report.bias import DRAWINGS
@@ -197,10 +198,13 @@ def _law(curve: Curve, runs: Sequence[TrialRun]) -> Row:
 
 
 def _mean(records: Sequence[RunRecord], scale: float, digits: int) -> Shown:
-    """Of one metric over seeds; where they tell nothing, with a score's own interval, if it has one."""
+    """Of one metric over seeds; where they tell nothing, with a score's own interval, if it has one.
+
+    Intervals are cut at zero, and of what is shown in percent at one.
+    """
     values = [record.value for record in records if record.value is not None]
-    around = t_interval(values) or records[0].interval
-    low, high = (around.low, around.high) if around else (None, None)
+    around, most = t_interval(values) or records[0].interval, 1.0 if scale == 100 else inf
+    low, high = (max(0.0, around.low), min(most, around.high)) if around else (None, None)
     return _shown(sum(values) / len(values), low, high, tuple(records), scale, _plain(digits))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from climp_bench.report.bias import rows as bias_rows
 from climp_bench.report.experiment import (
     FEW,
     Rows,
@@ -27,6 +28,17 @@ from climp_bench.results.experiments import Trials, read_experiment
 from tests.unit.report import trained
 
 MANY = 9
+
+
+def test_intervals_of_bias_are_cut_at_what_is_possible() -> None:
+    made = [
+        {"tower": "ViT", "order": order, "seed": seed, "parameters": 7, "n": 100, "losses": [loss],
+         "accuracy": accuracy}
+        for order in ("natural", "permuted")
+        for seed, (accuracy, loss) in enumerate([(0.99, 0.0), (1.0, 0.001), (1.0, 0.02)])
+    ]  # fmt: skip
+    natural = bias_rows(made)[0]
+    assert natural[4].startswith("0.007 [0.000, ") and natural[5].endswith("100.0]")
 
 
 def several(runs: list[dict[str, Any]], tasks: int = MANY) -> list[dict[str, Any]]:
