@@ -1,7 +1,7 @@
 """NoCaps-sized retrieval: our path beside an evaluation loop like that of CLIMP's authors, with one model.
 
 ``python -m tests.scale.against_the_authors_loop [--images 450] [--model climp-m1] [--device cpu]``
-Both encode the same images with ten captions each, decoded in one process. Embeddings of a batch must agree,
+Both encode the same images with ten captions each, on a CPU decoded in one process. Embeddings of a batch must agree,
 and in float32 recalls, too (in half precision near ties fall either way). The loop is written anew from what
 is known of theirs: batches of 16 images and their 160 captions, padded to as many tokens as the longest has
 characters, one full matrix of scores. Kernels are compiled ahead, by both ways over the first images.
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from climp_bench.cli.options import default_workers
 from climp_bench.data.catalogue import open_dataset
 from climp_bench.data.dataset import Dataset, captions_of
 from climp_bench.data.scenes_dataset import ScenesDataset
@@ -111,8 +112,12 @@ def main() -> int:
     parser.add_argument("--model", default="climp-m1")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--workers", type=int, default=0, help="decoding processes of climp-bench")
+    parser.add_argument(
+        "--workers", type=int, help="decoding processes of climp-bench; default: 0, on a GPU its own default"
+    )
     asked = parser.parse_args()
+    asked.workers = 0 if asked.workers is None and asked.device == "cpu" else asked.workers
+    workers = default_workers(asked.workers, asked.device)
     choice = resolve(asked.model)
     choice = choice if choice.ref else replace(choice, ref=RandomWeights())
     encoder = CatalogueEncoder(choice, device=asked.device, dtype=asked.dtype)
@@ -126,12 +131,12 @@ def main() -> int:
             opened[copy] = open_dataset(copy, [folder / "data"])
         far = apart(opened["warm"], encoder)
         their_way(opened["warm"], encoder)
-        our_way(folder / "data", "warm", encoder, folder / "first", asked.workers)
+        our_way(folder / "data", "warm", encoder, folder / "first", workers)
         print(f"embeddings differ by {far:.1e} at most; both ways have run over {WARM} images", flush=True)
         started = time.perf_counter()
         theirs = their_way(opened["copy"], encoder)
         middle = time.perf_counter()
-        ours = our_way(folder / "data", "copy", encoder, folder, asked.workers)
+        ours = our_way(folder / "data", "copy", encoder, folder, workers)
         ended = time.perf_counter()
         n_texts = len(captions_of(opened["copy"])[0])
     off = max(abs(ours[metric] - value) for metric, value in theirs.items())
