@@ -1,10 +1,11 @@
 """NoCaps-sized retrieval: our path beside an evaluation loop like that of CLIMP's authors, with one model.
 
 ``python -m tests.scale.against_the_authors_loop [--images 450] [--model climp-m1] [--device cpu]``
-Both encode the same images with ten captions each, on a CPU decoded in one process. Embeddings of a batch must agree,
-and in float32 recalls, too (in half precision near ties fall either way). The loop is written anew from what
-is known of theirs: batches of 16 images and their 160 captions, padded to as many tokens as the longest has
-characters, one full matrix of scores. Kernels are compiled ahead, by both ways over the first images.
+Both encode the same images with ten captions each, on a CPU decoded in one process. Embeddings of a batch
+must agree, and in float32 recalls, too (in half precision near ties fall either way). The loop is written
+anew from what is known of theirs: batches of 16 images and their 160 captions, padded to as many tokens as
+the longest has characters, one full matrix of scores. Kernels are compiled and processes started ahead, by
+both ways over the first images.
 A model without stored weights gets initial ones.
 """
 
