@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -195,8 +196,12 @@ def _row(
     )
 
 
+_SENTENCE_END = re.compile(r"(?<=\.)\s+")
+
+
 def _skipped(case: Case, backend: str, dtype: torch.dtype, error: BaseException) -> KernelCheck:
-    reason = f"memory is too short: {str(error).splitlines()[0] if str(error) else 'out of memory'}"
+    first = (str(error).splitlines() or ["out of memory"])[0]
+    reason = f"memory is too short: {' '.join(_SENTENCE_END.split(first)[:2])}"  # CUDA goes on for a page
     facts = _facts(case, backend, ENDS_ORACLE, dtype)
     return KernelCheck(**facts, status="skipped", reason=reason)
 
