@@ -316,9 +316,7 @@ def test_slow_rounds_are_fewer_unless_a_number_was_asked_for(monkeypatch: pytest
 
 def test_short_memory_skips_a_check_and_a_timing_with_the_reason(plant: Plant) -> None:
     def hungry(*inputs: Tensor, **options: Any) -> Tensor:
-        raise torch.OutOfMemoryError(
-            "Out of memory. Tried to allocate 9.9 GiB. GPU 0 has a total of 8 GiB.\nmore"
-        )
+        raise torch.OutOfMemoryError("Out of memory. Tried to allocate 9.9 GiB. GPU 0 has 8 GiB.\nmore")
 
     plant("ssd", hungry)
     case = timed_cases("ssd", "tiny")[0]
