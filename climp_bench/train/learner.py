@@ -2,9 +2,9 @@
 
 A batch is spread over processes, and each process's share is cut into parts. The loss of the whole batch
 needs only embeddings, so a step has three phases (Gao et al. 2021, "GradCache"): embed every part without
-keeping activations; take the loss of all embeddings and its gradient at each; embed every part again, now
-with activations, and send that gradient back. Dropout and stochastic depth draw from a seed that belongs to
-the part, so both passes draw alike. One part needs no second pass.
+keeping activations, but for the last one; take the loss of all embeddings and its gradient at each; send that
+gradient back through the last part, and embed each other one again, now with activations, to send back its
+own. Dropout and stochastic depth draw from a seed that belongs to the part, so both passes draw alike.
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ class Learner:
             step: number of the step, for what the towers draw.
             n: pairs of the whole batch.
         """
-        kept = []
-        with torch.set_grad_enabled(len(parts) == 1), self.spread.synced(True):
-            for k, part in enumerate(parts):
+        kept, last = [], len(parts) - 1
+        for k, part in enumerate(parts):
+            with torch.set_grad_enabled(k == last), self.spread.synced(last == 0):
                 kept.append(self._embed(part, step, k))
         image_bP, text_bP = (torch.cat(side).detach().requires_grad_() for side in zip(*kept, strict=True))
         for parameter in self.objective.parameters():
@@ -118,10 +118,11 @@ class Learner:
             assert parameter.grad is not None
             self.world.sum_(parameter.grad)
         sizes = [len(part.ids_BL) for part in parts]
-        pulls = zip(image_bP.grad.split(sizes), text_bP.grad.split(sizes), strict=True)
-        for k, (part, pull) in enumerate(zip(parts, pulls, strict=True)):
-            with self.spread.synced(k == len(parts) - 1):
-                self.spread.backward(kept[0] if len(parts) == 1 else self._embed(part, step, k), pull)
+        pulls = list(zip(image_bP.grad.split(sizes), text_bP.grad.split(sizes), strict=True))
+        order = (last, *range(last))
+        for k in order:
+            with self.spread.synced(k == order[-1]):
+                self.spread.backward(kept[k] if k == last else self._embed(parts[k], step, k), pulls[k])
         return loss.detach(), accuracy
 
     def step(

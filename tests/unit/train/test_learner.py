@@ -95,6 +95,14 @@ def test_both_passes_drop_alike() -> None:
     assert not torch.equal(without, kept[0][0]), "drop path draws nothing: the test shows nothing"
 
 
+def test_the_last_part_is_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, seen = Learner(build(small_spec(), seed=1).train(), World()), []
+    embed = learner._embed
+    monkeypatch.setattr(learner, "_embed", lambda part, step, k: seen.append(k) or embed(part, step, k))
+    learner.gradients(cut(whole_batch(12), range(12), 3), 0, 12)
+    assert seen == [0, 1, 2, 0, 1]
+
+
 def test_steps_leave_the_random_state_alone() -> None:
     before = torch.get_rng_state()
     Learner(build(small_spec(drop_path=0.5), seed=1).train(), World()).gradients([whole_batch(8)], 0, 8)
