@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from climp_bench.cli import console
 from climp_bench.cli import options as opt
 from climp_bench.ranks import is_helper
+
+if TYPE_CHECKING:
+    from climp_bench.train.bias import BiasConfig
+    from climp_bench.train.bias_data import Thumbnails
 
 EMBEDDED_TRAIN, EMBEDDED_TEST, EMBEDDED_EPOCHS = 1024, 1000, 4
 FOLDER_EPOCHS = 30
@@ -58,35 +62,21 @@ def bias(
 
       climp-bench bias --data /data/cifar10 --seeds 5 --out reports/bias-cifar10
     """
-    from dataclasses import asdict
-
-    from climp_bench.errors import UsageError
     from climp_bench.report.bias import DRAWINGS, write_bias
     from climp_bench.run.experiment_records import run_bias_with_records
     from climp_bench.train import bias as experiment
-    from climp_bench.train.bias_data import embedded, from_folder
 
-    if task and data:
-        raise UsageError("--task names embedded scenes, --data takes their place", remedy="Give one of them.")
     config = experiment.BiasConfig(
         epochs or (EMBEDDED_EPOCHS if data is None else FOLDER_EPOCHS), batch_size, lr
     )
     total = seeds * len(experiment.TOWERS) * len(experiment.ORDERS)
     with console.steps(total + 1, quiet or json) as step:
         step("reading images")
-        if data is None:
-            images = embedded(train_images, EMBEDDED_TEST, task or EMBEDDED_TASK)
-        else:
-            images = from_folder(data)
+        images = _thumbnails(data, task, train_images)
         runs = run_bias_with_records(images, config, seeds, out, device, step, fresh)
     if is_helper():
         return
-    facts = {
-        "data": images.name, "training images": len(images.train_NHWC), "classes": len(images.classes),
-        **asdict(config), "optimiser": "AdamW, warm-up over a tenth of the steps, cosine; no augmentation",
-        "patch": f"{experiment.PATCH} x {experiment.PATCH} of 32 x 32 pixels",
-        "fingerprint of the data": images.fingerprint[:16],
-    }  # fmt: skip
+    facts = _facts(images, config)
     small = data is None
     written = write_bias(runs, facts, out, small=small)
     if json:
@@ -98,6 +88,31 @@ def bias(
             console.note(DRAWINGS, always=True)
         console.note("Means over seeds with 95% t intervals; accuracy in percent.", always=True)
         console.note(f"Written: {', '.join(map(str, written))}", always=True)
+
+
+def _thumbnails(data: Path | None, task: str | None, train_images: int) -> Thumbnails:
+    from climp_bench.errors import UsageError
+    from climp_bench.train.bias_data import embedded, from_folder
+
+    if data is None:
+        return embedded(train_images, EMBEDDED_TEST, task or EMBEDDED_TASK)
+    if task:
+        raise UsageError("--task names embedded scenes, --data takes their place", remedy="Give one of them.")
+    return from_folder(data)
+
+
+def _facts(images: Thumbnails, config: BiasConfig) -> dict[str, Any]:
+    """What all runs share, for the page."""
+    from dataclasses import asdict
+
+    from climp_bench.train.bias import PATCH
+
+    return {
+        "data": images.name, "training images": len(images.train_NHWC), "classes": len(images.classes),
+        **asdict(config), "optimiser": "AdamW, warm-up over a tenth of the steps, cosine; no augmentation",
+        "patch": f"{PATCH} x {PATCH} of 32 x 32 pixels",
+        "fingerprint of the data": images.fingerprint[:16],
+    }  # fmt: skip
 
 
 def _show(runs: list[dict[str, Any]], title: str) -> None:
