@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 EMBEDDED_TRAIN, EMBEDDED_TEST, EMBEDDED_EPOCHS = 1024, 1000, 4
 FOLDER_EPOCHS = 30
 EMBEDDED_TASK = "scenes-colour"
+"""Thirteen classes: the embedded task that towers of this size learn within minutes on a CPU. Given more
+images it is learnt in any order of the patches; ``scenes-digit`` then asks for more."""
 
 _Data = Annotated[
     Path | None,

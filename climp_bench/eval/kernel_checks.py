@@ -22,6 +22,7 @@ from climp_bench.results.kernels import KernelCheck
 
 HALVES = (torch.bfloat16, torch.float16)
 ENDS_ORACLE = "torch in float64"
+_SENTENCE_END = re.compile(r"(?<=\.)\s+")
 
 
 @contextmanager
@@ -194,9 +195,6 @@ def _row(
         gradients={name: _finite(error) for name, error in gradients.items()},
         reason=reason,
     )
-
-
-_SENTENCE_END = re.compile(r"(?<=\.)\s+")
 
 
 def _skipped(case: Case, backend: str, dtype: torch.dtype, error: BaseException) -> KernelCheck:

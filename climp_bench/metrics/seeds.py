@@ -15,7 +15,9 @@ _GRID = 20_001
 _ROUNDING = 1e-12
 
 
-def t_interval(values_N: ArrayLike, level: float = 0.95) -> Interval | None:
+def t_interval(
+    values_N: ArrayLike, level: float = 0.95, *, least: float = -math.inf, most: float = math.inf
+) -> Interval | None:
     """Student's interval of a mean of N independent runs, taken as normal.
 
     None for fewer than two, and for runs that all came out alike: their spread is unknown, not nought.
@@ -23,6 +25,7 @@ def t_interval(values_N: ArrayLike, level: float = 0.95) -> Interval | None:
     Args:
         values_N: one outcome a run; differences between two runs of one seed for a paired interval.
         level: coverage, in (0, 1).
+        least, most: where the interval is cut, for means that can be no smaller or larger.
 
     Raises:
         MetricError: a value is not finite.
@@ -34,7 +37,8 @@ def t_interval(values_N: ArrayLike, level: float = 0.95) -> Interval | None:
     if spread <= _ROUNDING * np.abs(values).max(initial=0.0):
         return None
     half = t_quantile(len(values) - 1, (1 + level) / 2) * spread / math.sqrt(len(values))
-    return Interval(float(values.mean() - half), float(values.mean() + half), level, "t over seeds")
+    low, high = float(values.mean() - half), float(values.mean() + half)
+    return Interval(max(least, low), min(most, high), level, "t over seeds")
 
 
 @cache

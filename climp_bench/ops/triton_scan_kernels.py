@@ -24,12 +24,10 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def step_sizes(
-    delta_X: tl.tensor, inside_X: tl.tensor, bias_X: tl.tensor, SOFTPLUS: tl.constexpr
-) -> tl.tensor:
-    """The step sizes of one position, (X), ahead of softplus and after it."""
-    raw = tl.load(delta_X, mask=inside_X, other=0).to(tl.float32) + bias_X
-    return raw, softplus(raw) if SOFTPLUS else raw
+def step_sizes(stored: tl.tensor, bias: tl.tensor, SOFTPLUS: tl.constexpr) -> tl.tensor:
+    """The step sizes of one position from ``delta`` as it is stored, in the shape of both."""
+    raw = stored.to(tl.float32) + bias
+    return softplus(raw) if SOFTPLUS else raw
 
 
 # Where vectors of channels may be loaded at once, Triton gives a thread several of them and spreads the
@@ -82,7 +80,7 @@ def scan(
         row = first + t
         if KEEP and t % EVERY == 0:
             tl.store(entries_BKND + (piece + t // EVERY) * state * channels + cell, h, mask=both_in)
-        _, step = step_sizes(delta + row * delta_row + d, d_in, offset, SOFTPLUS)
+        step = step_sizes(tl.load(delta + row * delta_row + d, mask=d_in, other=0), offset, SOFTPLUS)
         x = tl.load(u + row * u_row + d, mask=d_in, other=0).to(tl.float32)
         into = tl.load(B + row * B_row + n, mask=n_in, other=0).to(tl.float32)
         out_of = tl.load(C + row * C_row + n, mask=n_in, other=0).to(tl.float32)
@@ -222,9 +220,7 @@ def scan_backward(
                 if i % GROUP == 0:
                     place = (stretch * (WALK // GROUP) + i // GROUP) * TILE
                     tl.store(aligned_states(scratch + place, own, VECTOR), h)
-                step = deltas[i].to(tl.float32) + offset
-                if SOFTPLUS:
-                    step = softplus(step)
+                step = step_sizes(deltas[i], offset, SOFTPLUS)
                 decay = tl.exp2(step[:, None, :] * A)
                 h = decay * h + (step * us[i].to(tl.float32))[:, None, :] * Bs[i].to(tl.float32)[:, :, None]
         if (groups - 1) * GROUP % WALK == 0:  # the last group begins where the last stretch ended
@@ -247,9 +243,7 @@ def scan_backward(
                     zs += (tl.load(aligned(z + row * z_row, d_GX, VECTOR), mask=mask, other=0),)
             states, decays, steps = (h,), (), ()
             for i in tl.static_range(GROUP):
-                step = deltas[i].to(tl.float32) + offset
-                if SOFTPLUS:
-                    step = softplus(step)
+                step = step_sizes(deltas[i], offset, SOFTPLUS)
                 # Beyond the last position a state stays as it is; there the other inputs are zero.
                 step = tl.where(start + group * GROUP + i < length, step, 0.0)
                 decay = tl.exp2(step[:, None, :] * A)

@@ -94,11 +94,11 @@ def _of(runs: Sequence[Run], order: str, seed: int, key: str) -> float:
 
 def _mean(values: Sequence[float], form: str, least: float = -inf, most: float = inf) -> str:
     """The mean with its interval, cut at what is possible."""
-    interval = t_interval(values)
+    interval = t_interval(values, least=least, most=most)
     mean = form.format(sum(values) / len(values))
     if interval is None:
         return mean
-    return f"{mean} [{form.format(max(least, interval.low))}, {form.format(min(most, interval.high))}]"
+    return f"{mean} [{form.format(interval.low)}, {form.format(interval.high)}]"
 
 
 def _plot(runs: Sequence[Run], path: Path) -> None:

@@ -9,7 +9,15 @@ from climp_bench.errors import StoreError
 from climp_bench.files import write_text
 from climp_bench.report.efficiency_paper import paper_section
 from climp_bench.report.efficiency_plot import plot
-from climp_bench.report.efficiency_tables import Cells, Grid, grids, label_of, parameters_grid, ratio_grids
+from climp_bench.report.efficiency_tables import (
+    COMPILED,
+    Cells,
+    Grid,
+    grids,
+    label_of,
+    parameters_grid,
+    ratio_grids,
+)
 from climp_bench.report.page import problems
 from climp_bench.report.tables import to_csv
 from climp_bench.results import RunRecord
@@ -92,7 +100,7 @@ def _page(records: Sequence[RunRecord], suite: str, baseline: str | None, pictur
         parts.append(parameters_grid(cells).markdown())
         parts += [_titled(grid) for grid in grids(cells)]
         if name := baseline_of(cells, records, baseline):
-            for base in (name, f"{name} (compiled)"):
+            for base in (name, name + COMPILED):
                 if base in cells.models:
                     parts.append(f"## {cells.tower.capitalize()} towers, ratios to {base}\n")
                     parts += [_titled(grid) for grid in ratio_grids(cells, base)]
@@ -135,10 +143,12 @@ def control(records: Sequence[RunRecord]) -> str:
     groups = "; ".join(dict.fromkeys(", ".join(times) for times in named))
     apart = _apart(named)
     verdict = f"their latencies differ by a factor of up to {apart:.2f}, and less than that says nothing"
-    busy = ". The machine is busy: measure again (--fresh, --rounds 3)" if apart > NOISY else ""
+    why = ""
     if apart > NOISY and (graphed := _by_tower(records, "latency_graphed_ms")):
-        busy = f". Most of that is the host, which launches kernels: as CUDA graphs {_apart(graphed):.2f}"
-    return f"One tower, measured separately ({groups}): {verdict}{busy}."
+        why = f". Most of that is the host, which launches kernels: as CUDA graphs {_apart(graphed):.2f}"
+    elif apart > NOISY:
+        why = ". The machine is busy: measure again (--fresh, --rounds 3)"
+    return f"One tower, measured separately ({groups}): {verdict}{why}."
 
 
 def _by_tower(records: Sequence[RunRecord], metric: str) -> list[dict[str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from climp_bench.report.efficiency_tables import QUANTITIES, Cells
+from climp_bench.report.efficiency_tables import COMPILED, QUANTITIES, Cells
 from climp_bench.report.plots import COLOURS, MARKERS, save
 
 _PANELS = (
@@ -57,7 +57,7 @@ def _line(axes: Any, cells: Cells, model: str, number: int, metric: str, unit: f
     points = [(s, v / unit) for s in cells.sizes if (v := cells.value(model, s, metric))]
     if not points:
         return
-    eager = model.removesuffix(" (compiled)")
+    eager = model.removesuffix(COMPILED)
     place = cells.models.index(eager) if eager in cells.models else number
     axes.plot(
         *zip(*points, strict=True),

@@ -48,11 +48,10 @@ QUANTITIES = (
     Quantity("energy_joule_per_text", "energy a text, J"),
     Quantity("gpu_utilisation", "GPU utilisation, %", 0.01),
 )
-
-
 COUNTED = ("macs", "flops", "positional_state_bytes")
 """What compiling does not change."""
-_COMPILED = " (compiled)"
+COMPILED = " (compiled)"
+"""How the names of compiled models end."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Grid:
 
 def label_of(record: RunRecord) -> str:
     """The model's name, and whether it was compiled."""
-    return record.model.name + (_COMPILED if record.protocol.endswith("-compiled") else "")
+    return record.model.name + (COMPILED if record.protocol.endswith("-compiled") else "")
 
 
 def tower_of(record: RunRecord) -> str:
@@ -108,7 +107,7 @@ class Cells:
         """The models to show it of: compiled ones only where it was measured, and compiling may change it."""
         return tuple(
             model for model in self.models
-            if not model.endswith(_COMPILED)
+            if not model.endswith(COMPILED)
             or (metric not in COUNTED and any(self.at(model, size, metric) for size in self.sizes))
         )  # fmt: skip
 

@@ -126,12 +126,11 @@ def cell(runs: Sequence[Run], key: Key) -> Cell | None:
     if not scores:
         return None
     values = [score["value"] for score in scores]
-    mean, interval = sum(values) / len(values), t_interval(values)
+    mean, interval = sum(values) / len(values), t_interval(values, least=0.0, most=1.0)
     if interval is None:
         one = scores[0]
         return Cell(mean, one["low"], one["high"], len(scores), one["n"], "samples")
-    low, high = max(0.0, interval.low), min(1.0, interval.high)
-    return Cell(mean, low, high, len(values), scores[0]["n"], "seeds")
+    return Cell(mean, interval.low, interval.high, len(values), scores[0]["n"], "seeds")
 
 
 def grouped(runs: Sequence[Run]) -> dict[tuple[str, int], list[Run]]:

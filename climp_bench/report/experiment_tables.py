@@ -203,8 +203,9 @@ def _mean(records: Sequence[RunRecord], scale: float, digits: int) -> Shown:
     Intervals are cut at zero, and of what is shown in percent at one.
     """
     values = [record.value for record in records if record.value is not None]
-    around, most = t_interval(values) or records[0].interval, 1.0 if scale == 100 else inf
-    low, high = (max(0.0, around.low), min(most, around.high)) if around else (None, None)
+    most = 1.0 if scale == 100 else inf
+    around = t_interval(values, least=0.0, most=most) or records[0].interval
+    low, high = (around.low, around.high) if around else (None, None)
     return _shown(sum(values) / len(values), low, high, tuple(records), scale, _plain(digits))
 
 

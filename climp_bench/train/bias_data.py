@@ -21,9 +21,6 @@ from climp_bench.errors import DataError
 from climp_bench.registry import unknown
 
 SIDE = 32
-EMBEDDED_TASK = "scenes-colour"
-"""Thirteen classes: the embedded task that towers of this size learn within minutes on a CPU. Given more
-images it is learnt in any order of the patches; ``scenes-digit`` then asks for more."""
 _BATCHES = "cifar-10-batches-py"
 
 Pixels = npt.NDArray[np.uint8]
@@ -57,8 +54,8 @@ class Thumbnails:
         return digest.hexdigest()
 
 
-def embedded(train: int, test: int, task: str = EMBEDDED_TASK) -> Thumbnails:
-    """Scenes of one thing, by its colour or another task, at 32 pixels; test scenes are no training scenes.
+def embedded(train: int, test: int, task: str) -> Thumbnails:
+    """Scenes of an embedded task at 32 pixels; test scenes are no training scenes.
 
     Raises:
         UsageError: no embedded task of that name, or one without classes.

@@ -22,11 +22,8 @@ from pathlib import Path
 from climp_bench.results import ResultStore
 
 SIZES = (896, 224, 512, 384, 640, 768, 320)
-AGAIN = SIZES
-"""Sizes of the second sweep, whose medians are compared with the first one's."""
-COMPILED = (896, 224, 512, 640, 384, 768, 320)
-"""Sizes at which the baselines are compiled, too. VMamba is not: it gains nothing and takes minutes."""
 BASELINES = ("rope-vit", "flexivit", "naflexvit")
+"""Compiled, too. VMamba is not: it gains nothing and takes minutes."""
 METRICS = ("latency_ms", "latency_graphed_ms", "throughput_images_per_s")
 SWEEPS = ("efficiency", "efficiency-again")
 _REPORT = """
@@ -92,21 +89,21 @@ def _kernels(out: Path, *ops: str) -> Iterator[Stage]:
 
 
 def _sweeps(out: Path) -> Iterator[Stage]:
-    """A part a size, into one store; some sizes again into another, some compiled; at last the report."""
+    """A part a size, into one store; the same again into another; baselines compiled; at last the report."""
     command = ("-m", "climp_bench", "efficiency", "--device", "cuda", "--dtype", "bfloat16", "--budget", "10")
-    first, second = SWEEPS
-    for name, sizes in ((first, SIZES), (second, AGAIN)):
-        for size in sizes:
-            earlier = (f"{first}-{size}",) if name == second else ()
-            rounds = ("--rounds", "1") if name == second else ()
-            words = (*command, "--out", str(out / name), "--res", str(size), "--no-compile", *rounds)
-            yield Stage(f"{name}-{size}", words, 900, earlier)
+    first, second = ((*command, "--out", str(out / name)) for name in SWEEPS)
     baselines = tuple(word for name in BASELINES for word in ("--model", name))
-    for size in COMPILED:
-        words = (*command, "--out", str(out / first), "--res", str(size), "--compile", *baselines)
-        yield Stage(f"compiled-{size}", words, 900, (f"{first}-{size}",))
-    parts = tuple(f"{first}-{size}" for size in SIZES)
-    yield Stage(f"{first}-report", ("-c", _REPORT, str(out / first)), 300, parts, shares=True)
+    for size in SIZES:
+        yield Stage(f"{SWEEPS[0]}-{size}", (*first, "--res", str(size), "--no-compile"), 900)
+    for size in SIZES:
+        words = (*second, "--res", str(size), "--no-compile", "--rounds", "1")
+        yield Stage(f"{SWEEPS[1]}-{size}", words, 900, (f"{SWEEPS[0]}-{size}",))
+    for size in SIZES:
+        words = (*first, "--res", str(size), "--compile", *baselines)
+        yield Stage(f"compiled-{size}", words, 900, (f"{SWEEPS[0]}-{size}",))
+    parts = tuple(f"{SWEEPS[0]}-{size}" for size in SIZES)
+    report = ("-c", _REPORT, str(out / SWEEPS[0]))
+    yield Stage(f"{SWEEPS[0]}-report", report, 300, parts, shares=True)
 
 
 def _experiments(out: Path) -> Iterator[Stage]:

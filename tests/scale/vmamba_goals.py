@@ -52,17 +52,18 @@ def check() -> None:
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """A pass, over about ``SECONDS`` of them."""
-    passes, spent = 1, 0.0
-    while spent < SECONDS / 2:
-        passes = passes if not spent else 2 * passes
+    """A pass, over as many of them as take ``SECONDS`` / 2 to ``SECONDS``."""
+    passes = 1
+    while True:
         torch.cuda.synchronize()
         start = time.perf_counter()
         for _ in range(passes):
             run()
         torch.cuda.synchronize()
         spent = time.perf_counter() - start
-    return spent / passes
+        if spent >= SECONDS / 2:
+            return spent / passes
+        passes *= 2
 
 
 def rates(batch: int, size: int, *, compiled: bool) -> None:
@@ -115,9 +116,7 @@ def training() -> None:
         with preferred({"ss2d": backend} if backend != "none" else {}):
             step()
             each = [64 / seconds(step) for _ in range(ROUNDS)]
-        print(
-            f"training, 224 px, batch 64, {family}, scan {backend}: {median(each):.0f} images/s", flush=True
-        )
+        print(f"training, 224 px, batch 64, {family}, scan {backend}: {median(each):.0f} images/s")
 
 
 def main() -> None:
