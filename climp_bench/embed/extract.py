@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -198,9 +199,9 @@ def _fill_texts(
         parts = [distinct[start : start + PART_TEXTS] for start in starts]
         missing = [k for k in range(len(parts)) if entry.read_part(k) is None]
         known = known_rows(root, entry.key, [text for k in missing for text in parts[k]])
-        for k in missing:
-            new = [text for text in parts[k] if text not in known]
-            rows = _encode_texts(new, encoder, progress, team) if new else np.zeros((0, 0), np.float32)
+        lists = [[text for text in parts[k] if text not in known] for k in missing]
+        for k, (new, tokens) in zip(missing, _tokenized(lists, encoder), strict=True):
+            rows = _encode_texts(new, tokens, encoder, progress, team)
             encoded += len(new)
             taken = dict(zip(new, rows, strict=True)) | {t: known[t] for t in parts[k] if t in known}
             entry.write_part(k, np.stack([taken[text] for text in parts[k]]))
@@ -210,9 +211,29 @@ def _fill_texts(
         return entry.read(), encoded
 
 
-def _encode_texts(texts: Sequence[str], encoder: Encoder, progress: Progress, team: Team | None) -> Array:
+def _tokenized(lists: Sequence[list[str]], encoder: Encoder) -> Iterator[tuple[list[str], list[list[int]]]]:
+    """Each list of texts with its tokens, made while the caller encodes the list before."""
+    with ThreadPoolExecutor(1, "tokenize") as ahead:
+
+        def begin(texts: list[str]) -> Future[list[list[int]]] | None:
+            return ahead.submit(encoder.tokenize, texts) if texts else None
+
+        started = begin(lists[0]) if lists else None
+        for k, texts in enumerate(lists):
+            tokens = [] if started is None else started.result()
+            started = begin(lists[k + 1]) if k + 1 < len(lists) else None
+            yield texts, tokens
+
+
+def _encode_texts(
+    texts: Sequence[str],
+    tokens: Sequence[list[int]],
+    encoder: Encoder,
+    progress: Progress,
+    team: Team | None,
+) -> Array:
     rows: Array | None = None
-    with closing(encode_tokens(encoder.tokenize(texts), encoder, team)) as done:
+    with closing(encode_tokens(tokens, encoder, team)) as done:
         for batch, embeddings in done:
             bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
             if bad.size:

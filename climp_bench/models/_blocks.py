@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from climp_bench.ops.tokenwise import causal_conv_silu
+
 # Range and floor of the step sizes at initialisation (Gu and Dao 2023, section 3.6 and reference code).
 _DT_MIN, _DT_MAX, _DT_FLOOR = 1e-3, 1e-1, 1e-4
 
@@ -32,24 +34,23 @@ class RMSNorm(nn.Module):
         return F.rms_norm(wide, self.weight.shape, self.weight.to(wide.dtype), self.eps).to(self.weight.dtype)
 
 
-class CausalConv1d(nn.Conv1d):
-    """Depthwise convolution over (B, L, D) in which position t sees t - width + 1 .. t.
+class CausalConvSilu(nn.Conv1d):
+    """SiLU of a depthwise convolution over (B, L, D) in which position t sees t - width + 1 .. t.
 
     Args:
         channels: D.
         width: taps.
+        scan: the operator that comes after it.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, scan: str) -> None:
         super().__init__(channels, channels, width, groups=channels)
+        self.scan = scan
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        """Convolve (B, L, D) along L; zeros stand before the first position."""
-        padded = F.pad(x_BLD, (0, 0, self.kernel_size[0] - 1, 0))
-        # As an image one pixel high, channels last: no transposed copy on either side.
-        image = padded.transpose(1, 2).unsqueeze(2)
-        out = F.conv2d(image, self.weight.unsqueeze(2), self.bias, groups=self.groups)
-        return out.squeeze(2).transpose(1, 2)
+        """Convolve along L; zeros stand before the first position."""
+        assert self.bias is not None
+        return causal_conv_silu(x_BLD, self.weight[:, 0], self.bias, self.scan)
 
 
 class DropPath(nn.Module):

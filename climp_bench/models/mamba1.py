@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from climp_bench.models._blocks import (
-    CausalConv1d,
+    CausalConvSilu,
     MambaTower,
     at_least_float32,
     init_residual_projection,
@@ -81,7 +81,7 @@ class _Mixer(nn.Module):
         inner, state, rank = config.d_inner, config.d_state, config.rank
         self.split = [rank, state, state]
         self.in_proj = nn.Linear(config.d_model, 2 * inner, bias=False)
-        self.conv1d = CausalConv1d(inner, config.d_conv)
+        self.conv1d = CausalConvSilu(inner, config.d_conv, "selective_scan")
         self.x_proj = nn.Linear(inner, rank + 2 * state, bias=False)
         self.dt_proj = nn.Linear(rank, inner)
         self.A_log = nn.Parameter(torch.arange(1, state + 1, dtype=torch.float32).log().repeat(inner, 1))
@@ -94,7 +94,7 @@ class _Mixer(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         u, z = self.in_proj(x_BLD).chunk(2, dim=-1)
-        u = F.silu(self.conv1d(u))
+        u = self.conv1d(u)
         low, B, C = torch.split(self.x_proj(u), self.split, dim=-1)
         A = -torch.exp(at_least_float32(self.A_log))
         delta = F.linear(low, self.dt_proj.weight)

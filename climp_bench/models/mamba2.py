@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from climp_bench.models._blocks import (
-    CausalConv1d,
+    CausalConvSilu,
     MambaTower,
     at_least_float32,
     init_residual_projection,
@@ -107,7 +107,7 @@ class _Mixer(nn.Module):
         self.split = [inner, inner + 2 * shared, heads]
         self.split_conv = [inner, shared, shared]
         self.in_proj = nn.Linear(config.d_model, sum(self.split), bias=False)
-        self.conv1d = CausalConv1d(inner + 2 * shared, config.d_conv)
+        self.conv1d = CausalConvSilu(inner + 2 * shared, config.d_conv, "ssd")
         self.dt_bias = nn.Parameter(step_size_bias(heads))
         self.A_log = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
         self.D = nn.Parameter(torch.ones(heads))
@@ -118,7 +118,7 @@ class _Mixer(nn.Module):
     def forward(self, u_BLD: Tensor) -> Tensor:
         config = self.config
         z, xBC, dt = torch.split(self.in_proj(u_BLD), self.split, dim=-1)
-        x, B, C = torch.split(F.silu(self.conv1d(xBC)), self.split_conv, dim=-1)
+        x, B, C = torch.split(self.conv1d(xBC), self.split_conv, dim=-1)
         y_BLHP = ssd(
             torch.unflatten(x, -1, (config.n_head, config.head_dim)),
             F.softplus(at_least_float32(dt) + at_least_float32(self.dt_bias)),

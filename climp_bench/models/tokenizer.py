@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
@@ -85,15 +87,14 @@ class Tokenizer:
         """
         if not rows:
             raise DataError("no captions to pad", remedy="Pass at least one row of token ids.")
-        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-        if (empty := (lengths == 0).nonzero()).numel():
+        lengths = np.array([len(row) for row in rows], np.int64)
+        if (empty := np.flatnonzero(lengths == 0)).size:
             raise DataError(
-                "the row of token ids is empty", where=f"caption {int(empty[0])}", remedy="Encode a text."
+                "the row of token ids is empty", where=f"caption {empty[0]}", remedy="Encode a text."
             )
-        ids = torch.full((len(rows), int(lengths.max())), PAD_ID, dtype=torch.int64)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
-        return ids, lengths
+        ids = np.full((len(rows), lengths.max()), PAD_ID, np.int64)
+        ids[np.arange(ids.shape[1]) < lengths[:, None]] = list(chain.from_iterable(rows))
+        return torch.from_numpy(ids), torch.from_numpy(lengths)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ``ids``, without special tokens."""

@@ -17,6 +17,8 @@ from climp_bench.errors import BackendError
 from climp_bench.ops.dispatch import Kernel
 from climp_bench.ops.torch_backend_scan import no_autocast
 
+_MOST_ELEMENTS = 2**31 - 1
+
 
 def selective_scan(
     u_BLD: Tensor,
@@ -67,8 +69,15 @@ def ssd(
     """See ``climp_bench.ops.ssd``. Its products take float32 inputs as TF32, and half inputs as they are.
 
     Raises:
-        BackendError: an input is float64, or mamba-ssm cannot be imported.
+        BackendError: an input is float64 or has more elements than 32 bits count, or mamba-ssm cannot be
+            imported.
     """
+    if x_BLHP.numel() > _MOST_ELEMENTS:
+        raise BackendError(
+            f"its kernels count in 32 bits and an input has {x_BLHP.numel():,} elements",
+            where="ssd, backend 'mamba-ssm'",
+            remedy="Use backend 'triton', or smaller batches.",
+        )
     dtype = _shared_dtype("ssd", x_BLHP, B_BLGN, C_BLGN)
     kernel = _function("ssd", "mamba_ssm.ops.triton.ssd_combined", "mamba_chunk_scan_combined")
     x, B, C = (t.to(dtype) for t in (x_BLHP, B_BLGN, C_BLGN))

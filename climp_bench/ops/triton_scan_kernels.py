@@ -32,7 +32,7 @@ def step_sizes(stored: tl.tensor, bias: tl.tensor, SOFTPLUS: tl.constexpr) -> tl
 
 # Where vectors of channels may be loaded at once, Triton gives a thread several of them and spreads the
 # states over the warps, which then meet at every position: the alignment of rows is kept from it here.
-@triton.jit(do_not_specialize_on_alignment=["channels"])
+@triton.jit(do_not_specialize=["length"], do_not_specialize_on_alignment=["channels"])
 def scan(
     u: tl.tensor,
     delta: tl.tensor,

@@ -53,7 +53,8 @@ def decays_between(exact: tl.tensor, Q: tl.constexpr) -> tl.tensor:
     return tl.exp(tl.where(q[:, None] >= q[None, :], between, float("-inf")))
 
 
-@triton.jit
+# Texts come in every length: one binary for a block of positions serves all of them.
+@triton.jit(do_not_specialize=["length", "size", "chunks"])
 def chunk_states(
     x: tl.tensor,
     dt: tl.tensor,
@@ -100,7 +101,7 @@ def chunk_states(
         tl.store(states_BKHPN + cell, h, mask=(p < channels)[:, None] & (n < state)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["chunks"])
 def pass_states(
     states_BKHX: tl.tensor,
     decay_BKH: tl.tensor,
@@ -124,7 +125,7 @@ def pass_states(
         carried = tl.load(decay_BKH + program) * carried + written
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "size", "chunks"])
 def chunk_outputs(
     x: tl.tensor,
     dt: tl.tensor,

@@ -7,10 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from climp_bench.errors import BackendError
-from climp_bench.ops import reference, resolve, triton_scan, triton_ssd
+from climp_bench.models.mamba1 import Mamba1, Mamba1Config
+from climp_bench.models.mamba2 import Mamba2, Mamba2Config
+from climp_bench.ops import reference, resolve, tokenwise, triton_scan, triton_ssd
+from climp_bench.ops.dispatch import preferred
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HALF = (torch.bfloat16, torch.float16)
@@ -230,3 +234,43 @@ def test_it_runs_by_itself_on_gpus_only(op: str) -> None:
     kernel, _, _ = resolve(op, DEVICE, "triton")
     assert kernel.__module__ in (triton_scan.__name__, triton_ssd.__name__)
     assert (resolve(op, DEVICE)[1] == "triton") == (DEVICE == "cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("taps", [1, 4])
+@pytest.mark.parametrize("shape", [(2, 37, 20), (1, 1, 3), (3, 16, 130), (2, 2, 128)])
+def test_causal_convolution_and_silu(shape: tuple[int, int, int], taps: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(*shape[:2], 2 * shape[2], device=DEVICE).to(dtype).chunk(2, dim=-1)[1]  # a view
+    weight, bias = torch.randn(shape[2], taps, device=DEVICE), torch.randn(shape[2], device=DEVICE)
+    padded = F.pad(x.double().transpose(1, 2), (taps - 1, 0))
+    expected = F.silu(F.conv1d(padded, weight.double()[:, None], bias.double(), groups=shape[2]))
+    with preferred({"ssd": "triton"}), torch.no_grad():
+        assert tokenwise.is_fused(x, weight, bias, scan="ssd")
+        got = tokenwise.causal_conv_silu(x, weight, bias, "ssd")
+    assert got.dtype == dtype
+    assert error(got, expected.transpose(1, 2)) < (TOLERANCE[dtype][0] if dtype != torch.float32 else 1e-6)
+
+
+def mamba_towers() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    one = Mamba1(Mamba1Config(vocab_size=50, d_model=16, n_layer=2, d_state=4))
+    two = Mamba2(Mamba2Config(vocab_size=50, d_model=16, n_layer=2, d_state=8, head_dim=8))
+    return {"selective_scan": one.eval().to(DEVICE), "ssd": two.eval().to(DEVICE)}
+
+
+@pytest.mark.parametrize("scan", ["selective_scan", "ssd"])
+def test_a_text_tower_gives_the_same_features_fused(scan: str) -> None:
+    tower, ids = mamba_towers()[scan], torch.randint(50, (3, 9), device=DEVICE)
+    lengths = torch.tensor([9, 4, 1], device=DEVICE)
+    weight = torch.ones(4, 1, device=DEVICE)
+    with torch.inference_mode():
+        with preferred({scan: "torch"}):
+            expected = tower(ids, lengths)
+            assert not tokenwise.is_fused(weight, scan=scan)
+        with preferred({scan: "triton"}):
+            assert tokenwise.is_fused(weight, scan=scan)
+            assert error(tower(ids, lengths), expected) < 1e-5
+    with preferred({scan: "triton"}):
+        assert not tokenwise.is_fused(weight.requires_grad_(), scan=scan)
+        assert tower(ids, lengths).requires_grad

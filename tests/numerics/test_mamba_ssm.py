@@ -138,6 +138,14 @@ def test_float64_is_refused() -> None:
         mamba_ssm_backend.ssd(**ssd_inputs(torch.float64), chunk_size=4)
 
 
+@pytest.mark.usefixtures("package")
+def test_more_than_its_kernels_can_count_is_refused() -> None:
+    inputs = ssd_inputs(torch.float32)
+    inputs["x_BLHP"] = torch.zeros(1).expand(2**10, 2**11, 2**5, 2**5)
+    with pytest.raises(BackendError, match=r"32 bits and an input has 2,147,483,648 elements.*'triton'"):
+        mamba_ssm_backend.ssd(**inputs, chunk_size=4)
+
+
 def test_a_package_that_cannot_be_imported_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mamba_ssm.ops.triton.ssd_combined", None)
     with pytest.raises(BackendError, match="cannot be imported"):

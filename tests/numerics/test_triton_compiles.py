@@ -1,4 +1,4 @@
-"""Whether VMamba's kernels compile for a Hopper GPU; that needs none, and interpreters cannot tell."""
+"""Whether the kernels around matrix products compile for a Hopper GPU: it need not be there."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ WALK = {"E": 1024, "R": 32, "P": 32, "SHORT": False, "MASKED": False, "W": 4, "T
 MODULES = {
     **dict.fromkeys(("summarise", "follow", "merge"), "triton_ss2d_walk_kernels"),
     **dict.fromkeys(("add_norm", "conv_silu"), "triton_pixels_kernels"),
+    "causal_conv_silu": "triton_tokens_kernels",
     "gradient": "triton_ss2d_backward",
 }
 KERNELS = {
@@ -20,6 +21,7 @@ KERNELS = {
     "follow": WALK | {"ADD": False},
     "merge": {"E": 256, "W": 4, "NORM": True, "ROWS": 16, "X": 256},
     "add_norm": {"C": 128, "ADD": True, "T": 16, "X": 128},
+    "causal_conv_silu": {"D": 4096, "K": 4, "T": 16, "X": 128},
     "conv_silu": {"E": 256, "T": 16, "X": 64},
     "carry": {"NE": 256, "ADJOINT": 1, "T": 16, "X": 32},
     "aggregate": SIZES | {"ADJOINT": 0},
@@ -34,9 +36,9 @@ def assembly(kernel: Any, constants: dict[str, object]) -> str:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    numbers = ("height", "width", "tiles", "images", "axis", "segments", "pixels")
+    numbers = ("height", "width", "tiles", "images", "axis", "segments", "pixels", "length", "x_row")
     kinds = {**dict.fromkeys(numbers, "i32"), "eps": "fp32"}
-    kinds |= dict.fromkeys(("x", "x_dbl", "source", "y_WBLE", "y_WME", "x_BHWE", "y_BHWE"), "*bf16")
+    kinds |= dict.fromkeys(("x", "x_dbl", "source", "y_WBLE", "y_WME", "x_BHWE", "y_BHWE", "y_BLD"), "*bf16")
     names = kernel.arg_names
     signature = {n: "constexpr" if n in constants else kinds.get(n, "*fp32") for n in names}
     values = {(names.index(n),): value for n, value in constants.items()}

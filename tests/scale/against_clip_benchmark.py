@@ -5,10 +5,11 @@
 1. The zero-shot classifier of ImageNet, its class names and 80 templates from the installed clip-benchmark.
 2. Five models on local webdataset folders (drawn scenes as JPEG files, four shards each).
 
-Left out on both sides: starting Python and loading weights. CLIP_benchmark's command line loads weights again
-for every model and data set. It loads images in ``--loaders`` processes: on a GPU by default four, as its own
-command line does, on a CPU none, which is faster there. Embeddings go to the CPU and back on its side, a few
-kilobytes a batch. Both sides run with torch's own settings.
+Left out on both sides: starting Python, loading weights, and compiling kernels, by a first round over a few
+classes and a set of its own. CLIP_benchmark's command line loads weights again for every model and data set.
+It loads images in ``--loaders`` processes: on a GPU by default four, as its own command line does, on a
+CPU none, which is faster there. Embeddings go to the CPU and back on its side, a few kilobytes a batch. Both
+sides run with torch's own settings.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,8 @@ _NAMES = (
     "shape-a",
 )
 SHARDS = 4
+WARM_CLASSES = 50
+WARM = "jpeg-warm"
 TASKS = tuple(f"scenes-{name}" for name in _NAMES)
 
 
@@ -87,18 +91,21 @@ def compare_classifiers(families: Sequence[str], classes: int, device: str) -> N
     )
     for family in families:
         encoder = CatalogueEncoder(resolve(family), device)
-        encoder.encode_tokens(encoder.tokenize(prompts[:4]))
-        theirs_s, theirs = timed(
-            lambda encoder=encoder: zeroshot_classification.zero_shot_classifier(
-                Wrapped(encoder), Tokens, names, templates, device, amp=False
+
+        def theirs_of(classes: list[str], encoder: CatalogueEncoder = encoder) -> torch.Tensor:
+            return zeroshot_classification.zero_shot_classifier(
+                Wrapped(encoder), Tokens, classes, templates, device, amp=False
             )
-        )
-        with tempfile.TemporaryDirectory() as cache:
-            ours_s, ours = timed(
-                lambda encoder=encoder, cache=cache: prompt_weights(
-                    embed_texts(prompts, encoder, Path(cache)).rows, owner, len(names)
-                )
-            )
+
+        def ours_of(n: int, encoder: CatalogueEncoder = encoder) -> np.ndarray:
+            with tempfile.TemporaryDirectory() as cache:
+                rows = embed_texts(prompts[: n * len(templates)], encoder, Path(cache)).rows
+            return prompt_weights(rows, owner[: len(rows)], n)
+
+        few = min(WARM_CLASSES, len(names))
+        theirs_of(names[:few]), ours_of(few)
+        theirs_s, theirs = timed(partial(theirs_of, names))
+        ours_s, ours = timed(partial(ours_of, len(names)))
         off = float(np.abs(theirs.cpu().numpy() - ours).max())
         print(
             f"| {family} | {theirs_s:.1f} | {ours_s:.1f} | {theirs_s / ours_s:.2f} | {off:.1e} |", flush=True
@@ -107,14 +114,13 @@ def compare_classifiers(families: Sequence[str], classes: int, device: str) -> N
             raise SystemExit(f"{family}: the classifiers differ by {off}")
 
 
-def write_set(task: str, images: int, side: int, root: Path) -> None:
+def write_set(task: str, images: int, side: int, folder: Path) -> None:
     """A task of the scenes world as a webdataset folder of JPEG files."""
     dataset, members = open_dataset(task, (), images), []
     for i in range(images):
         content = io.BytesIO()
         Image.fromarray(dataset.image(i, (side, side))).save(content, "JPEG", quality=90)
         members += [(f"s{i:07d}.jpg", content.getvalue()), (f"s{i:07d}.cls", str(dataset.label(i)).encode())]
-    folder = root / f"jpeg-{task}"
     for k, shard in enumerate(split(range(images), SHARDS)):
         write_tar(folder / f"test/{k}.tar", [member for i in shard for member in members[2 * i : 2 * i + 2]])
     (folder / "test/nshards.txt").write_text(f"{SHARDS}\n")
@@ -130,35 +136,38 @@ def compare_suites(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for task in TASKS[:sets]:
-            write_set(task, images, side, folder / "data")
+            write_set(task, images, side, folder / "data" / f"jpeg-{task}")
         roots = sorted((folder / "data").iterdir())
+        write_set(TASKS[0], images, side, folder / "data" / WARM)
         encoders = [CatalogueEncoder(resolve(family), device) for family in families]
-        for encoder in encoders:
-            encoder.encode_images([torch.zeros(3, *encoder.preprocess.size)])
-            encoder.encode_tokens(encoder.tokenize(["a text"]))
-        tasks = [{"dataset": root.name} for root in roots]
-        suite = Suite.model_validate({"schema": 1, "name": "sets", "task": tasks})
 
-        def ours(out: str, fresh: bool) -> dict[tuple[str, str, str], float | None]:
+        def ours(
+            out: str, names: Sequence[str], cache: str = "cache"
+        ) -> dict[tuple[str, str, str], float | None]:
+            tasks = [{"dataset": name} for name in names]
+            suite = Suite.model_validate({"schema": 1, "name": "sets", "task": tasks})
             settings = Settings(
-                out=folder / out, cache=folder / "cache", data_roots=(folder / "data",), fresh=fresh,
+                out=folder / out, cache=folder / cache, data_roots=(folder / "data",),
                 workers=max(0, min(4, (os.cpu_count() or 1) - 1)),
             )  # fmt: skip
             done = execute(make_plan(encoders, [suite]), settings, Listener())
             return {(r.model.family, r.task, r.metric): r.value for r in done.records}
 
-        def theirs() -> dict[tuple[str, str, str], float]:
+        def theirs(folders: Sequence[Path]) -> dict[tuple[str, str, str], float]:
             return {
                 (encoder.family, root.name, metric): value
                 for encoder in encoders
-                for root in roots
+                for root in folders
                 for metric, value in clip_benchmark_scores(root, encoder, loaders).items()
             }
 
-        first_s, first = timed(lambda: ours("a", False))
-        again_s, again = timed(lambda: ours("b", False))
-        reused_s, reused = timed(lambda: ours("a", False))
-        theirs_s, wanted = timed(theirs)
+        timed(partial(ours, "warm", [WARM], "warm-cache"))
+        timed(partial(theirs, [folder / "data" / WARM]))
+        names = [root.name for root in roots]
+        first_s, first = timed(partial(ours, "a", names))
+        again_s, again = timed(partial(ours, "b", names))
+        reused_s, reused = timed(partial(ours, "a", names))
+        theirs_s, wanted = timed(partial(theirs, roots))
     off = max(abs(value - (first[key] or 0.0)) for key, value in wanted.items() if np.isfinite(value))
     print(f"\n{len(families)} models x {sets} sets of {images} JPEG images of {side} px;", end=" ")
     print(f"largest difference {off:.1e}")
@@ -167,7 +176,9 @@ def compare_suites(
     for label, seconds in (("first time", first_s), ("scored again from the cache of embeddings", again_s),
                            ("asked again: records reused", reused_s)):  # fmt: skip
         print(f"| climp-bench, {label} | {seconds:.2f} | {theirs_s / seconds:.1f} times as long |")
-    if off > 1e-4 or first != again or first != reused:
+    # On a GPU sums depend on the batch, and one image of a set may change sides.
+    allowed = 1e-4 if device == "cpu" else 1.5 / images
+    if off > allowed or first != again or first != reused:
         raise SystemExit("scores differ")
 
 

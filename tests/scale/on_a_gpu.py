@@ -68,6 +68,8 @@ def stages(out: Path) -> Iterator[Stage]:
     throughput = ("-m", "tests.scale.training_throughput", *cuda)
     yield Stage("training-rope-vit", (*throughput, "--model", "rope-vit@base"), 300)
     yield Stage("training-climp-m1", (*throughput, "--model", "climp-m1@base", "--alone"), 300)
+    compiled = ("--model", "rope-vit@base", "--compile", "--warm", "3")
+    yield Stage("training-compiled", (*throughput, *compiled), 500)
     loop = ("-m", "tests.scale.against_the_authors_loop", *cuda, "--images", "4500")
     yield Stage("authors-loop", loop, 300)
     yield Stage("authors-loop-base", (*loop, "--model", "climp-m1@base", "--dtype", "bfloat16"), 400)
@@ -75,7 +77,8 @@ def stages(out: Path) -> Iterator[Stage]:
     yield Stage("clip-benchmark", ("-m", "tests.scale.against_clip_benchmark", *cuda))
     yield from _kernels(out, "ss2d", "selective_scan")
     yield Stage("embeddings", ("-m", "tests.scale.same_embeddings", *cuda), 400, shares=True)
-    yield Stage("vmamba-goals", ("-m", "tests.scale.vmamba_goals"), 300)
+    yield Stage("vmamba-goals", ("-m", "tests.scale.vmamba_goals"), 400)
+    yield Stage("mamba-ssm", ("-m", "tests.scale.against_mamba_ssm"), 200)
     texts = ("efficiency", *cuda, "--dtype", "bfloat16", "--text", "77..2048")
     yield Stage("efficiency-text", (*bench, *texts, "--out", str(out / "efficiency-text")), 900)
 

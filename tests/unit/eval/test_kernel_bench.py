@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from types import ModuleType
 from typing import Any
@@ -177,6 +178,15 @@ def test_several_processes_check_what_one_does(monkeypatch: pytest.MonkeyPatch) 
     assert bench._checked(len) == alone and len(alone) > 10
 
 
+def test_what_a_backend_does_to_its_process_stays_there() -> None:
+    bench = Bench(ops=["ssd"], sizes="tiny")
+    check = partial(check_ends, gradients=False)
+    job = kernel_bench._Check(timed_cases("ssd", "tiny")[0], torch.float32, check, alone=True)
+    rows = bench._apart(job)
+    assert rows == job(bench)
+    assert [row.backend for row in rows] == bench.running["ssd"]
+
+
 def test_half_images_must_give_what_float32_gives(plant: Plant) -> None:
     def coarse_in_half(*inputs: Tensor) -> Tensor:
         weight = inputs[2] if inputs[0].dtype == F32 else inputs[2] * 1.02
@@ -326,6 +336,17 @@ def test_short_memory_skips_a_check_and_a_timing_with_the_reason(plant: Plant) -
     assert passed.status == "passed" and passed.gradients
     short, timed = time_case(case, ["planted", "torch"], {}, "cpu", F32, "forward", repeats=1, seed=0)
     assert short.reason == "memory is too short" and short.median_ms is None and timed.speed == 1.0
+
+
+def test_a_backend_may_refuse_a_large_input_and_nothing_else(plant: Plant) -> None:
+    def choosy(*inputs: Tensor, **options: Any) -> Tensor:
+        raise BackendError("it is too large")
+
+    plant("ssd", choosy)
+    case = timed_cases("ssd", "tiny")[0]
+    large, edge = check_ends(case, ["planted"], "cpu", F32, 0) + check_case(case, ["planted"], "cpu", F32, 0)
+    assert (large.status, large.reason) == ("skipped", "it is too large")
+    assert edge.status == "failed" and "it is too large" in edge.reason
 
 
 def test_unknown_words_and_backends_that_cannot_run() -> None:
