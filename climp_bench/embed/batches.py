@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float32]
 _CPU_IMAGES, _CPU_TOKENS = 32, 1024
 """Sizes of a batch on a CPU, where the activations of one should stay in the cache of a core."""
-_GPU_PIXELS, _GPU_TOKENS = 256 * 224 * 224, 32768
+_GPU_PIXELS, _GPU_TOKENS = 256 * 224 * 224, 65536
 """The same for a GPU, which small batches leave idle; one of less than ``_GPU_MEMORY`` takes a share."""
 _FEWEST, _MOST = 8, 512
 """Images of a batch on a GPU, whatever their size."""

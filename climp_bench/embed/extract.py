@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -200,15 +200,33 @@ def _fill_texts(
         missing = [k for k in range(len(parts)) if entry.read_part(k) is None]
         known = known_rows(root, entry.key, [text for k in missing for text in parts[k]])
         lists = [[text for text in parts[k] if text not in known] for k in missing]
-        for k, (new, tokens) in zip(missing, _tokenized(lists, encoder), strict=True):
-            rows = _encode_texts(new, tokens, encoder, progress, team)
-            encoded += len(new)
-            taken = dict(zip(new, rows, strict=True)) | {t: known[t] for t in parts[k] if t in known}
-            entry.write_part(k, np.stack([taken[text] for text in parts[k]]))
+        with _writing(entry) as write:
+            for k, (new, tokens) in zip(missing, _tokenized(lists, encoder), strict=True):
+                rows = _encode_texts(new, tokens, encoder, progress, team)
+                encoded += len(new)
+                taken = dict(zip(new, rows, strict=True)) | {t: known[t] for t in parts[k] if t in known}
+                write(k, np.stack([taken[text] for text in parts[k]]))
         progress(len(distinct) - encoded)
         write_texts(entry, distinct)
         entry.finish(len(starts), len(distinct))
         return entry.read(), encoded
+
+
+@contextmanager
+def _writing(entry: CacheEntry) -> Iterator[Callable[[int, Array], None]]:
+    """Writes parts while the caller encodes the next; at the end all are written, or the error is raised."""
+    with ThreadPoolExecutor(1, "write") as behind:
+        written: Future[None] | None = None
+
+        def write(k: int, rows: Array) -> None:
+            nonlocal written
+            if written is not None:
+                written.result()
+            written = behind.submit(entry.write_part, k, rows)
+
+        yield write
+        if written is not None:
+            written.result()
 
 
 def _tokenized(lists: Sequence[list[str]], encoder: Encoder) -> Iterator[tuple[list[str], list[list[int]]]]:

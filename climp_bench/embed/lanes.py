@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 MOST_LANES = 8
 """More cores than lanes are shared out among the lanes: every lane holds a batch's activations."""
-PREPARERS = 4
+PREPARERS = 8
 """Threads that make tensors while a GPU is busy; as many batches again wait ready for it."""
 
 

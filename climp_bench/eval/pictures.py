@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -155,7 +156,9 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
+@lru_cache(maxsize=256)
 def _thumbnail(dataset: Dataset, index: int) -> str:
+    """As base64 of a JPEG file; kept, for the next model mostly shows the same images."""
     picture = Image.fromarray(dataset.image(index, (SIDE, SIDE)))
     picture.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
