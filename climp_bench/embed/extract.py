@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from climp_bench.data.dataset import Dataset, digest_texts
 from climp_bench.embed.batches import ImageBatch, device_of, encode_images, encode_tokens, image_batches
 from climp_bench.embed.cache import CacheEntry
 from climp_bench.embed.key import EmbeddingKey, face
+from climp_bench.embed.lanes import Lanes, one_ahead
 from climp_bench.embed.shared_texts import known_rows, write_texts
 from climp_bench.errors import CacheError, ClimpError, MetricError
 from climp_bench.models.adapters import Encoder
@@ -126,9 +127,10 @@ def _fill(
                     progress(len(part))
         device = device_of(encoders)
         batches = [b for k in sorted(todo) for b in image_batches(k, parts[k], todo[k], device)]
-        with closing(encode_images(dataset, batches, by_name, size, workers, team)) as done:
+        images = encode_images(dataset, batches, by_name, size, workers, team)
+        with _writing() as write, closing(images) as done:
             for k, name, rows in _whole_parts(dataset, batches, done, progress):
-                entries[name].write_part(k, rows)
+                write(entries[name], k, rows)
         for encoder in encoders:
             entries[encoder.name].finish(len(parts), n)
         return {encoder.name: entries[encoder.name].read() for encoder in encoders}
@@ -200,12 +202,11 @@ def _fill_texts(
         missing = [k for k in range(len(parts)) if entry.read_part(k) is None]
         known = known_rows(root, entry.key, [text for k in missing for text in parts[k]])
         lists = [[text for text in parts[k] if text not in known] for k in missing]
-        with _writing(entry) as write:
-            for k, (new, tokens) in zip(missing, _tokenized(lists, encoder), strict=True):
-                rows = _encode_texts(new, tokens, encoder, progress, team)
+        with _writing() as write, closing(_encoded(lists, encoder, progress, team)) as done:
+            for k, (new, rows) in zip(missing, done, strict=True):
                 encoded += len(new)
                 taken = dict(zip(new, rows, strict=True)) | {t: known[t] for t in parts[k] if t in known}
-                write(k, np.stack([taken[text] for text in parts[k]]))
+                write(entry, k, np.stack([taken[text] for text in parts[k]]))
         progress(len(distinct) - encoded)
         write_texts(entry, distinct)
         entry.finish(len(starts), len(distinct))
@@ -213,12 +214,12 @@ def _fill_texts(
 
 
 @contextmanager
-def _writing(entry: CacheEntry) -> Iterator[Callable[[int, Array], None]]:
+def _writing() -> Iterator[Callable[[CacheEntry, int, Array], None]]:
     """Writes parts while the caller encodes the next; at the end all are written, or the error is raised."""
     with ThreadPoolExecutor(1, "write") as behind:
         written: Future[None] | None = None
 
-        def write(k: int, rows: Array) -> None:
+        def write(entry: CacheEntry, k: int, rows: Array) -> None:
             nonlocal written
             if written is not None:
                 written.result()
@@ -229,18 +230,21 @@ def _writing(entry: CacheEntry) -> Iterator[Callable[[int, Array], None]]:
             written.result()
 
 
-def _tokenized(lists: Sequence[list[str]], encoder: Encoder) -> Iterator[tuple[list[str], list[list[int]]]]:
-    """Each list of texts with its tokens, made while the caller encodes the list before."""
-    with ThreadPoolExecutor(1, "tokenize") as ahead:
+def _encoded(
+    lists: Sequence[list[str]], encoder: Encoder, progress: Progress, team: Team | None
+) -> Generator[tuple[list[str], Array]]:
+    """Each list of texts with its rows. The next is tokenised meanwhile, and on a GPU encoded, too."""
 
-        def begin(texts: list[str]) -> Future[list[list[int]]] | None:
-            return ahead.submit(encoder.tokenize, texts) if texts else None
+    def tokenize(texts: list[str]) -> list[list[int]]:
+        return encoder.tokenize(texts) if texts else []
 
-        started = begin(lists[0]) if lists else None
-        for k, texts in enumerate(lists):
-            tokens = [] if started is None else started.result()
-            started = begin(lists[k + 1]) if k + 1 < len(lists) else None
-            yield texts, tokens
+    def encode(job: tuple[list[str], list[list[int]]]) -> Array:
+        return _encode_texts(*job, encoder, progress, team)
+
+    with one_ahead("tokenize") as first, one_ahead("encode") as second:
+        driver = second if encoder.device != "cpu" and team is None else Lanes(None, 0)
+        for (texts, _), rows in driver.in_order(encode, first.in_order(tokenize, lists)):
+            yield texts, rows
 
 
 def _encode_texts(

@@ -92,3 +92,13 @@ def open_preparers() -> Iterator[Lanes]:
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(cores)
+
+
+@contextmanager
+def one_ahead(name: str) -> Iterator[Lanes]:
+    """A thread that works on the next job while the caller has the result of one."""
+    pool = ThreadPoolExecutor(1, name)
+    try:
+        yield Lanes(pool, ahead=1)
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -108,6 +108,11 @@ class OnGpu(ToyEncoder):
         self.sizes.append(len(images))
         return super().encode_images(images)
 
+    def encode_tokens(self, tokens: Sequence[list[int]]) -> Array:
+        self.threads.add(threading.current_thread().name)
+        self.sizes.append(len(tokens))
+        return super().encode_tokens(tokens)
+
 
 def test_on_a_gpu_tensors_are_made_ahead_and_one_thread_encodes(
     make_wds: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -128,6 +133,43 @@ def test_on_a_gpu_tensors_are_made_ahead_and_one_thread_encodes(
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     assert (encoder.threads, prepared) == ({"MainThread"}, {"prepare"})
     assert encoder.sizes == [16, 16, 8]
+
+
+def test_on_a_gpu_another_thread_encodes_the_next_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"text {k} {'more ' * (k % 5)}" for k in range(50)]
+    wanted = embed_texts(texts, ToyEncoder(), tmp_path / "cpu").rows
+    monkeypatch.setattr(batches, "_share_of_memory", lambda: 1.0)
+    monkeypatch.setattr(extract, "PART_TEXTS", 8)
+    encoder = OnGpu()
+    np.testing.assert_array_equal(embed_texts(texts, encoder, tmp_path / "gpu").rows, wanted)
+    assert {name.partition("_")[0] for name in encoder.threads} == {"encode"}
+    assert encoder.sizes == [8] * 6 + [2]
+    assert embed_texts(texts, encoder, tmp_path / "gpu").cached
+
+
+def test_texts_that_fail_on_a_gpu_leave_the_parts_before_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_share_of_memory", lambda: 1.0)
+    monkeypatch.setattr(extract, "PART_TEXTS", 8)
+    texts = [f"text {k:02}" for k in range(30)]
+    encoder = OnGpu()
+
+    def fail(tokens: Sequence[list[int]], encode: Any = encoder.encode_tokens) -> Array:
+        if len(encoder.sizes) == 2:
+            raise MemoryError("no more")
+        return encode(tokens)
+
+    monkeypatch.setattr(encoder, "encode_tokens", fail)
+    with pytest.raises(MemoryError, match="no more"):
+        embed_texts(texts, encoder, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(batches, "_share_of_memory", lambda: 1.0)
+    monkeypatch.setattr(extract, "PART_TEXTS", 8)
+    embed_texts(texts, encoder, tmp_path)
+    assert encoder.sizes == [8, 8, 8, 6]
 
 
 @pytest.mark.parametrize(
