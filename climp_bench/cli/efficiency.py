@@ -187,7 +187,7 @@ def _announced(cells: int, conditions: Conditions) -> str:
 def _show(outcome: CellOutcome, baseline: str, files: Sequence[Path], quiet: bool) -> None:
     """The main tables, their ratios, and where the rest is."""
     from climp_bench.report.efficiency import baseline_of, control, towers
-    from climp_bench.report.efficiency_tables import grids, ratio_grids
+    from climp_bench.report.efficiency_tables import grids, is_bound, ratio_grids
 
     for cells in towers(outcome.records):
         _print([grid for grid in grids(cells) if grid.title.startswith(SHOWN)])
@@ -197,6 +197,9 @@ def _show(outcome: CellOutcome, baseline: str, files: Sequence[Path], quiet: boo
         _show_reasons(outcome.records)
         if noise := control(outcome.records):
             console.note(noise)
+        if bounds := sum(map(is_bound, outcome.records)):
+            ended = "the budget ended while larger batches were left to try"
+            console.note(f"≥: {ended}, {bounds} times; a larger --budget settles it.")
         reused = f", {outcome.reused} of them from an earlier run (--fresh measures again)"
         console.note(f"{outcome.done} cells{reused if outcome.reused else ''}, {outcome.failed} failed.")
         console.note("Written: " + ", ".join(str(path) for path in files))

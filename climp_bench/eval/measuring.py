@@ -26,6 +26,7 @@ from climp_bench.eval import memory, nvml
 from climp_bench.eval.kernel_checks import require_right
 from climp_bench.models.catalogue import build_tower, find, operator
 from climp_bench.ops.dispatch import resolve
+from climp_bench.report.efficiency_tables import OUT_OF_BUDGET
 
 FEWEST = 3
 """Repetitions of a pass that are made unless they would exceed the budget."""
@@ -284,7 +285,7 @@ def _throughput(subject: Subject, result: Measurement, deadline: float) -> None:
             continue
         expected = batch / max(result.rates.values(), default=1 / single)
         if (searching or job.device == "cpu") and time.monotonic() + 2 * expected > deadline:
-            result.facts["batches_end"] = f"{batch} would exceed the budget"
+            result.facts["batches_end"] = f"{batch} {OUT_OF_BUDGET}"
             break
         try:
             rate, passes, compiling = _rate(subject, batch, deadline)

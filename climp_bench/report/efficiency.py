@@ -14,6 +14,7 @@ from climp_bench.report.efficiency_tables import (
     Cells,
     Grid,
     grids,
+    is_bound,
     label_of,
     parameters_grid,
     ratio_grids,
@@ -45,6 +46,10 @@ _MEANING = """\
 _GRAPH = """\
 - **As a CUDA graph** is the same pass recorded once and replayed, after it gave the same output: the time of
   the GPU alone. Passes at batch 1 that are not replayed mostly wait for the host, which launches kernels.
+"""
+_BOUNDS = """\
+- **≥** before a throughput: the budget of the cell ended while larger batches were left to try, so it is a
+  lower bound, and no ratio is formed of it. A larger `--budget` settles it.
 """
 _RSS = ",\n  as the rise of resident memory of a process of its own, the libraries loaded"
 _CUDA = ",\n  as the CUDA allocator counts it; **retained** is what it still holds after the pass"
@@ -112,6 +117,8 @@ def _page(records: Sequence[RunRecord], suite: str, baseline: str | None, pictur
     parts.append(_MEANING.format(peak=_RSS if device == "cpu" else _CUDA if device == "cuda" else ""))
     if any(record.metric == "latency_graphed_ms" for record in records):
         parts.append(_GRAPH)
+    if any(map(is_bound, records)):
+        parts.append(_BOUNDS)
     parts += [problems(records), _made(records)]
     return "\n".join(part for part in parts if part)
 

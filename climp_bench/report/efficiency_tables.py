@@ -50,6 +50,10 @@ QUANTITIES = (
 )
 COUNTED = ("macs", "flops", "positional_state_bytes")
 """What compiling does not change."""
+OUT_OF_BUDGET = "would exceed the budget"
+"""How the fact ``batches_end`` of a throughput ends whose best batch may not have been reached."""
+BOUND = "≥ "
+"""Stands before such a throughput."""
 COMPILED = " (compiled)"
 """How the names of compiled models end."""
 
@@ -76,6 +80,13 @@ def label_of(record: RunRecord) -> str:
 def tower_of(record: RunRecord) -> str:
     """``image`` or ``text``."""
     return record.task.partition("-")[0]
+
+
+def is_bound(record: RunRecord | None) -> bool:
+    """Whether a throughput is the least that it can be: the budget ended before larger batches were tried."""
+    if record is None or not record.metric.startswith("throughput"):
+        return False
+    return str(record.extra.get("batches_end", "")).endswith(OUT_OF_BUDGET)
 
 
 def size_of(record: RunRecord) -> int:
@@ -142,7 +153,8 @@ def ratio_grids(cells: Cells, baseline: str) -> Iterator[Grid]:
             for size in cells.sizes:
                 mine = cells.value(model, size, quantity.metric)
                 base = cells.value(baseline, size, quantity.metric)
-                ratios.append("-" if mine is None or not base else f"{mine / base:.2f}")
+                bound = any(is_bound(cells.at(name, size, quantity.metric)) for name in (model, baseline))
+                ratios.append("-" if mine is None or not base or bound else f"{mine / base:.2f}")
             rows.append((model, *ratios))
         yield Grid(quantity.label.removesuffix(", MiB").removesuffix(", ms (median)"), head, tuple(rows))
 
@@ -182,5 +194,5 @@ def _shown(record: RunRecord | None, quantity: Quantity) -> str:
     if quantity.metric.startswith("latency"):
         return f"{text} (n {record.n_evaluated})"
     if quantity.metric.startswith("throughput"):
-        return f"{text} (batch {record.extra['batch']})"
+        return f"{BOUND * is_bound(record)}{text} (batch {record.extra['batch']})"
     return text

@@ -51,6 +51,19 @@ def test_the_page_holds_every_table_and_says_what_is_missing(
         assert len(list(csv.DictReader(handle))) == len(records)
 
 
+def test_a_throughput_whose_budget_ended_is_a_lower_bound_without_ratios(tmp_path: Path) -> None:
+    found = measured(tmp_path, ["climp-m1@base", "rope-vit@base"], (224,), climp_m1="short")
+    page = write_efficiency(found, "efficiency-cpu", tmp_path)[0].read_text()
+    values, ratios = (
+        part.split("\n### ")[0] for part in page.split("### images/s at the best batch measured")[1:]
+    )
+    assert "| climp-m1@base | ≥ 2.50 (batch 4) |" in values and "| rope-vit@base | 2.50 (batch 4) |" in values
+    assert "| climp-m1@base | - |" in ratios and "| rope-vit@base | 1.00 |" in ratios
+    assert "A larger `--budget` settles it" in page
+    whole = [record for record in found if record.model.family == "rope-vit"]
+    assert "≥" not in write_efficiency(whole, "efficiency-cpu", tmp_path)[0].read_text()
+
+
 def test_the_same_records_give_the_same_bytes(records: list[RunRecord], tmp_path: Path) -> None:
     first, second = (write_efficiency(records, "efficiency-cpu", tmp_path / name) for name in "ab")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
