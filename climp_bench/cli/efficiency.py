@@ -198,8 +198,8 @@ def _show(outcome: CellOutcome, baseline: str, files: Sequence[Path], quiet: boo
         if noise := control(outcome.records):
             console.note(noise)
         if bounds := sum(map(is_bound, outcome.records)):
-            ended = "the budget ended while larger batches were left to try"
-            console.note(f"≥: {ended} ({bounds} of the throughputs); a larger --budget settles it.", always=True)
+            ended = f"the budget ended while larger batches were left to try ({bounds} of the throughputs)"
+            console.note(f"≥: {ended}; a larger --budget settles it.", always=True)
         reused = f", {outcome.reused} of them from an earlier run (--fresh measures again)"
         console.note(f"{outcome.done} cells{reused if outcome.reused else ''}, {outcome.failed} failed.")
         console.note("Written: " + ", ".join(str(path) for path in files))

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from climp_bench.ranks import Team
 
 TOGETHER = (
-    "zeroshot", "resolution", "ood", "dense", "geometry", "train", "ablation", "scaling", "bias",
+    "zeroshot", "resolution", "ood", "dense", "geometry", "release-check",
+    "train", "ablation", "scaling", "bias",
 )  # fmt: skip
 """Commands that several processes can run together."""
 

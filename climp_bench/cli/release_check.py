@@ -54,6 +54,7 @@ def release_check(
     weights: opt.Weights = None,
     tokenizer: opt.TokenizerFile = None,
     offline: opt.Offline = False,
+    rank_timeout: opt.RankTimeout = 600.0,
     json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -71,6 +72,7 @@ def release_check(
 
       climp-bench release-check --model climp-m1@base --weights model.safetensors --tokenizer tokenizer.json
     """
+    from climp_bench.cli.helping import help_out, team_of
     from climp_bench.cli.prepare import Selection, announcer
     from climp_bench.embed.cache import default_root
     from climp_bench.report.reference import read_figures
@@ -84,11 +86,15 @@ def release_check(
     settings = Settings(
         out=out, cache=cache or default_root(), data_roots=tuple(data_root or ()), fresh=fresh,
         workers=opt.default_workers(workers, device), seed=seed, debug=context.obj["debug"], offline=offline,
-        announce=announcer(selection),
+        announce=announcer(selection), rank_timeout=rank_timeout,
     )  # fmt: skip
-    figures = read_figures(reference)
-    source = reference or "the shipped figures"
-    if not _check(load(suite), figures, source, selection, settings, tolerance, json):
+    figures, source = read_figures(reference), reference or "the shipped figures"
+    with team_of(selection, rank_timeout) as team:
+        if team is not None and team.rank > 0:
+            return help_out(team, selection)
+        settings = replace(settings, team=team)
+        passed = _check(load(suite), figures, source, selection, settings, tolerance, json)
+    if not passed:
         raise typer.Exit(1)
 
 

@@ -23,6 +23,7 @@ from climp_bench.models.catalogue import build, find
 from climp_bench.report.reference import COLUMNS
 from climp_bench.specs import IMAGENET_MEAN, IMAGENET_STD
 from tests import data_copies as copies
+from tests.cli import test_ranks as ranks
 
 N, KS = 48, [1, 5, 10]
 MODEL = "climp-m1@micro"
@@ -134,6 +135,13 @@ def test_a_release_that_is_what_it_says_passes(run: Run, release: Path, tmp_path
     assert code == 0 and told["passed"] and len(told["figures"]) == 6
     values = [f["value"] for f in told["figures"]]
     assert 0.01 < min(values) < max(values) < 1, "scores of an untrained model, yet not all alike"
+
+
+@pytest.mark.slow  # a launch of torchrun
+def test_two_processes_check_a_release_together(run: Run, release: Path, tmp_path: Path) -> None:
+    done = ranks.start(2, tmp_path / "home", *words(release), "--json", "--out", str(tmp_path / "together"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads(run(*words(release), "--json")[1])
 
 
 def test_a_figure_that_is_off_fails_and_is_named(run: Run, release: Path) -> None:
