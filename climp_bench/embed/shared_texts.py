@@ -52,9 +52,12 @@ def known_rows(root: Path, key: EmbeddingKey, texts: Sequence[str]) -> dict[str,
         key: of the list that is to be made.
         texts: distinct.
     """
-    wanted = {digest.tobytes(): text for digest, text in zip(digests(texts), texts, strict=True)}
     found: dict[str, Array] = {}
-    for folder, other in _lists(root, key):
+    lists = list(_lists(root, key)) if texts else []
+    if not lists:
+        return found
+    wanted = {digest.tobytes(): text for digest, text in zip(digests(texts), texts, strict=True)}
+    for folder, other in lists:
         if not wanted:
             break
         places = [(k, d) for k, digest in enumerate(_read(folder)) if (d := digest.tobytes()) in wanted]
