@@ -16,7 +16,8 @@ import numpy.typing as npt
 from climp_bench.data.dataset import Dataset, Image
 from climp_bench.embed.key import EmbeddingKey, face
 from climp_bench.embed.lanes import open_lanes, open_preparers
-from climp_bench.embed.loading import load_blocks
+from climp_bench.embed.loading import in_processes, load_blocks
+from climp_bench.embed.views import View, Viewer, pixels_of, viewer_for
 from climp_bench.errors import BackendError
 from climp_bench.models.adapters import Encoder
 from climp_bench.ranks import Team, split
@@ -43,8 +44,8 @@ class ImageBatch:
     models: tuple[str, ...]
 
 
-_Job = tuple[ImageBatch, str, list[Image]]
-"""A batch, the model that is to encode it, and its decoded images."""
+_Job = tuple[ImageBatch, tuple[str, ...], list[View]]
+"""A batch, models that are to encode it and want the same of it, and its decoded images."""
 
 
 @dataclass(frozen=True)
@@ -196,25 +197,42 @@ def _encode_images(
     if not batches:
         return
 
-    def jobs() -> Iterator[_Job]:
-        loaded = load_blocks(dataset, [batch.indices for batch in batches], size, workers)
-        for batch, images in zip(batches, loaded, strict=True):
-            for name in batch.models:
-                yield batch, name, images
+    device, blocks = device_of(list(encoders.values())), [batch.indices for batch in batches]
+    ahead = device != "cpu" and in_processes(blocks, workers)
+    viewer = viewer_for(encoders) if ahead else Viewer()
 
-    device = device_of(list(encoders.values()))
+    def jobs() -> Iterator[_Job]:
+        loaded = load_blocks(dataset, blocks, size, workers, viewer)
+        for batch, views in zip(batches, loaded, strict=True):
+            for names in _alike(batch.models, encoders) if device != "cpu" else [(n,) for n in batch.models]:
+                yield batch, names, views
+
     if device != "cpu":
         yield from _encode_on_gpu(jobs(), encoders)
         return
 
     def encode(job: _Job) -> Array:
-        _, name, images = job
-        return encoders[name].encode_images([prepare(image, encoders[name]) for image in images])
+        _, (name,), views = job
+        return encoders[name].encode_images([_prepared(view, encoders[name]) for view in views])
 
-    images = sum(len(batch.indices) for batch in batches)
+    images = sum(len(block) for block in blocks)
     with open_lanes(device, math.ceil(images / _CPU_IMAGES)) as lanes:
-        for (batch, name, _), rows in lanes.in_order(encode, jobs()):
+        for (batch, (name,), _), rows in lanes.in_order(encode, jobs()):
             yield batch, name, rows
+
+
+def _alike(names: Sequence[str], encoders: Mapping[str, Encoder]) -> list[tuple[str, ...]]:
+    """The models by what they want of an image; one with a transform of its own is alone."""
+    groups: dict[object, list[str]] = {}
+    for name in names:
+        encoder = encoders[name]
+        groups.setdefault(encoder.preprocess if encoder.own_transform is None else name, []).append(name)
+    return [tuple(group) for group in groups.values()]
+
+
+def _prepared(view: View, encoder: Encoder) -> torch.Tensor:
+    assert view.whole is not None
+    return prepare(view.whole, encoder)
 
 
 def _encode_on_gpu(
@@ -222,11 +240,11 @@ def _encode_on_gpu(
 ) -> Iterator[tuple[ImageBatch, str, Array]]:
     """Threads make tensors ahead of this one, which drives the GPU."""
     with open_preparers() as threads:
-        ready = threads.in_order(lambda job: _tensors(job[2], encoders[job[1]]), jobs)
-        for (batch, name, _), tensors in ready:
-            encoder = encoders[name]
-            images = tensors if isinstance(tensors, list) else _on_gpu(tensors, encoder)
-            yield batch, name, encoder.encode_images(images)
+        ready = threads.in_order(lambda job: _tensors(job[2], encoders[job[1][0]]), jobs)
+        for (batch, names, _), tensors in ready:
+            images = tensors if isinstance(tensors, list) else _on_gpu(tensors, encoders[names[0]])
+            for name in names:
+                yield batch, name, encoders[name].encode_images(images)
 
 
 def _on_gpu(pixels: torch.Tensor, encoder: Encoder) -> torch.Tensor:
@@ -240,15 +258,15 @@ def _on_gpu(pixels: torch.Tensor, encoder: Encoder) -> torch.Tensor:
     return normalise(pixels, encoder.preprocess)
 
 
-def _tensors(images: Sequence[Image], encoder: Encoder) -> torch.Tensor | list[torch.Tensor]:
+def _tensors(views: Sequence[View], encoder: Encoder) -> torch.Tensor | list[torch.Tensor]:
     """One uint8 tensor (B, 3, h, w), pinned for a GPU; where sizes or the transform differ, one an image."""
     if encoder.own_transform is not None:
-        return [prepare(image, encoder) for image in images]
+        return [_prepared(view, encoder) for view in views]
     import torch
 
-    from climp_bench.data.transforms import normalise, to_pixels
+    from climp_bench.data.transforms import normalise
 
-    pixels = [to_pixels(image, encoder.preprocess) for image in images]
+    pixels = [pixels_of(view, encoder.preprocess) for view in views]
     if len({tuple(p.shape) for p in pixels}) > 1:
         return [normalise(p, encoder.preprocess) for p in pixels]
     stacked = torch.stack(pixels)

@@ -17,7 +17,7 @@ from climp_bench.data.catalogue import open_dataset
 from climp_bench.data.dataset import Dataset, Image, check_count
 from climp_bench.data.decoding import CorruptImage
 from climp_bench.data.transforms import to_tensor
-from climp_bench.embed.loading import load_blocks
+from climp_bench.embed.loading import as_it_is, load_blocks
 from climp_bench.embed.sets import Ints, annotate, merge_shared_names
 from climp_bench.errors import ClimpError, DataError, UsageError
 from climp_bench.metrics.classification import class_scores, prompt_weights, top_k_correct
@@ -89,7 +89,7 @@ class Zeroshot:
         text_TP = self._world.gather(text_bP[: len(self._world.share(prompts))], prompts)
         weights_PC = prompt_weights(text_TP.numpy(), one.owner, one.n_classes)
         counts, own, batches = np.zeros(2, np.int64), self._world.share(images), self._batches(images)
-        loaded = load_blocks(one.pictures, batches, self._spec.preprocess.size, self._workers)
+        loaded = load_blocks(one.pictures, batches, self._spec.preprocess.size, self._workers, as_it_is)
         for batch, pixels in zip(batches, loaded, strict=True):
             scores_BC = class_scores(self._images(model, pixels), weights_PC)
             right = top_k_correct(scores_BC, one.labels[np.minimum(batch, images - 1)])

@@ -89,7 +89,11 @@ def test_any_number_of_workers_gives_the_same_images_in_order(
     for kind in ("shards", "ten captions", "arrow"):
         dataset = open_dataset(kind, [root])
         loaded = {
-            workers: [i for block in loading.load_blocks(dataset, blocks, (8, 8), workers) for i in block]
+            workers: [
+                i
+                for block in loading.load_blocks(dataset, blocks, (8, 8), workers, loading.as_it_is)
+                for i in block
+            ]
             for workers in (0, 1, 2)
         }
         assert [len(images) for images in loaded.values()] == [N] * 3

@@ -17,6 +17,7 @@ from climp_bench.data.webdataset import WebDataset
 from climp_bench.embed import batches, extract
 from climp_bench.embed.extract import embed_images, embed_texts
 from climp_bench.embed.lanes import open_lanes
+from climp_bench.embed.views import Viewer
 from climp_bench.models.adapters import Array, CatalogueEncoder
 from climp_bench.models.weights import resolve
 from tests.fakes import ToyEncoder
@@ -191,7 +192,7 @@ def test_pixels_that_a_device_normalises_give_the_same_embeddings(family: str) -
     wide = [
         np.random.default_rng(seed).integers(0, 256, (60, 60 + 9 * seed, 3), np.uint8) for seed in range(4)
     ]
-    made = batches._tensors(wide, encoder)
+    made = batches._tensors([Viewer()(image) for image in wide], encoder)
     if family == "naflexvit":  # of several shapes
         assert isinstance(made, list) and made[0].dtype == torch.float32
         found = encoder.encode_images(made)
