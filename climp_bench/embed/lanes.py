@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 MOST_LANES = 8
 """More cores than lanes are shared out among the lanes: every lane holds a batch's activations."""
 PREPARERS = 8
-"""Threads that make tensors while a GPU is busy; as many batches again wait ready for it."""
+"""Threads that make tensors while a GPU is busy; so many batches, whole images at worst, are in memory."""
 
 
 class Lanes:
@@ -88,7 +88,7 @@ def open_preparers() -> Iterator[Lanes]:
     threads = min(PREPARERS, cores)
     pool = ThreadPoolExecutor(threads, "prepare", initializer=torch.set_num_threads, initargs=(1,))
     try:
-        yield Lanes(pool, ahead=2 * threads)
+        yield Lanes(pool, ahead=threads)
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(cores)
