@@ -15,7 +15,7 @@ import torch
 from climp_bench.errors import BackendError, UsageError
 from climp_bench.eval import nvml
 from climp_bench.eval.kernel_cases import SIZES, beyond_int32, check_cases, timed_cases
-from climp_bench.eval.kernel_checks import check_case, check_ends, dtypes_of, first_failures
+from climp_bench.eval.kernel_checks import check_case, check_ends, crashed, dtypes_of, first_failures
 from climp_bench.eval.kernel_inputs import OPS, Case
 from climp_bench.eval.kernel_timing import WARMUP, time_case
 from climp_bench.ops.dispatch import BackendStatus, backends
@@ -209,7 +209,10 @@ class Bench:
         found = []
         for name in self.running[job.case.op]:
             with ProcessPoolExecutor(1, get_context("spawn")) as own:
-                found += own.submit(job, self, [name]).result()
+                try:
+                    found += own.submit(job, self, [name]).result()
+                except BrokenExecutor:
+                    found.append(crashed(job.case, name, job.dtype))
         return found
 
     def _times(

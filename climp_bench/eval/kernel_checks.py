@@ -210,6 +210,12 @@ def _skipped(case: Case, backend: str, dtype: torch.dtype, error: BaseException)
     return KernelCheck(**facts, status="skipped", reason=reason)
 
 
+def crashed(case: Case, backend: str, dtype: torch.dtype) -> KernelCheck:
+    """The check of a large input whose process died."""
+    facts = _facts(case, backend, ENDS_ORACLE, dtype)
+    return KernelCheck(**facts, status="failed", reason="its process died")
+
+
 def _facts(case: Case, backend: str, oracle: str, dtype: torch.dtype) -> dict[str, Any]:
     """Results and gradients are held to the tolerance of the activations' dtype."""
     allowed = tolerance_of(case.op, dtype)

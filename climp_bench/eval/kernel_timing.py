@@ -57,12 +57,12 @@ def time_case(
         if name not in reasons:
             try:
                 call = _call(case, name, device, dtype, direction, seed)
-                calls[name], peaks[name] = _warm_up(call, device)
+                calls[name], peaks[name] = warm_up(call, device)
             except (torch.OutOfMemoryError, MemoryError):
                 reasons[name] = "memory is too short"
                 if device == "cuda":
                     torch.cuda.empty_cache()
-    times = _rounds(calls, device, repeats)
+    times = by_turns(calls, device, repeats)
     medians = {name: median(found) for name, found in times.items()}
     facts: dict[str, Any] = {
         "op": case.op,
@@ -108,7 +108,7 @@ def _call(case: Case, backend: str, device: str, dtype: torch.dtype, direction: 
     return both
 
 
-def _warm_up(call: Call, device: str) -> tuple[tuple[Call, int], float | None]:
+def warm_up(call: Call, device: str) -> tuple[tuple[Call, int], float | None]:
     """The call with the number of calls in a repeat, and its peak memory in MiB."""
     for _ in range(WARMUP):
         call()
@@ -124,9 +124,10 @@ def _warm_up(call: Call, device: str) -> tuple[tuple[Call, int], float | None]:
     return (call, min(MOST_CALLS, max(1, math.ceil(SAMPLE_MS / max(once, 1e-6))))), peak
 
 
-def _rounds(
+def by_turns(
     calls: Mapping[str, tuple[Call, int]], device: str, repeats: int | None
 ) -> dict[str, list[float]]:
+    """Milliseconds of every repeat of each call, given with the number of times that one repeat makes it."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     order = list(calls)
     began = time.perf_counter()

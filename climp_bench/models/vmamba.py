@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from climp_bench.models._blocks import DropPath, step_size_bias
-from climp_bench.ops import pixelwise, ss2d
+from climp_bench.ops import fusing, pixelwise, ss2d
 from climp_bench.ops.ss2d import DIRECTIONS
 
 
@@ -95,7 +95,7 @@ class VMamba(nn.Module):
         With four stages h and w are H / 32 and W / 32, rounded up.
         """
         x_BHWC = self.patch_embed(images_BCHW.permute(0, 2, 3, 1))
-        fused = not self.training and pixelwise.is_fused(x_BHWC, self.parameters())
+        fused = not self.training and fusing.is_fused("ss2d", x_BHWC, self.parameters())
         features: Tensor = self.classifier(self._infer(x_BHWC) if fused else self.layers(x_BHWC))
         return features
 
@@ -109,7 +109,7 @@ class VMamba(nn.Module):
 
 def _infer_blocks(blocks: nn.Module, x_BHWC: Tensor) -> Tensor:
     """The blocks of a stage, where the end of one and the beginning of the next are one kernel."""
-    dtype = pixelwise.working_dtype(x_BHWC)
+    dtype = fusing.working_dtype(x_BHWC)
     branch: Tensor | None = None
     for block in cast(Iterable[_Block], blocks.children()):
         branch = block.op.infer(pixelwise.add_norm_(x_BHWC, branch, block.norm, dtype))
@@ -152,7 +152,7 @@ class _LayerNorm(nn.LayerNorm):
     """A layer norm over the last axis that is fused where the blocks are."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if pixelwise.is_fused(x, self.parameters()):
+        if fusing.is_fused("ss2d", x, self.parameters()):
             return pixelwise.add_norm_(x.contiguous(), None, self, self.weight.dtype)
         return super().forward(x)
 

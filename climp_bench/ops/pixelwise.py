@@ -2,43 +2,20 @@
 
 In PyTorch the layer norms, the depthwise convolution, SiLU and the additions of a block take longer than its
 matrix products, because each reads and writes the whole image. In inference with ``ss2d`` on its ``triton``
-backend (``is_fused``) a tower calls these in their place, none of which records gradients. So the backend of
-``ss2d`` decides for the block, and what is recorded for it holds for all of it.
+backend (``fusing.is_fused``) a tower calls these in their place, none of which records gradients.
 Axis letters: see ``climp_bench.specs``; E is the scan's channels, C those of the residual stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
-from climp_bench.ops.dispatch import resolve
+from climp_bench.ops.fusing import working_dtype
 from climp_bench.ops.ss2d import ss2d
-from climp_bench.ops.torch_backend_scan import records_gradient
 
 HIDDEN_BYTES = 32 << 20
 """Of an MLP's hidden layer at a time: bounds the peak of memory, for 2% of the time (design/kernels.md)."""
-
-
-def is_fused(x: Tensor, parameters: Iterable[Tensor]) -> bool:
-    """Whether the kernels of blocks run fused on ``x``.
-
-    Args:
-        x: the image.
-        parameters: of the blocks; gradients of one of them or of ``x`` speak against.
-    """
-    if torch.compiler.is_compiling() or records_gradient(x, *parameters) or x.dtype == torch.float64:
-        return False
-    return resolve("ss2d", x.device)[1] == "triton"
-
-
-def working_dtype(x: Tensor) -> torch.dtype:
-    """What a matrix product of ``x`` is computed in: autocast's dtype, or that of ``x``."""
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.get_autocast_dtype(x.device.type)
-    return x.dtype
 
 
 def add_norm_(x: Tensor, branch: Tensor | None, norm: torch.nn.LayerNorm, dtype: torch.dtype) -> Tensor:

@@ -1,9 +1,8 @@
 """What stands between the matrix products and the scan of a text block: fused where the scan runs in Triton.
 
-On a GPU PyTorch gives a causal depthwise convolution to cuDNN, which plans anew for every shape that it
-meets: tens of milliseconds a shape, and in texts batched by length every batch has one of its own. In
-inference, with the block's scan on its ``triton`` backend, one kernel pads, convolves and applies SiLU. So
-the backend of the scan decides for the block, and what is recorded for it holds for all of it.
+On a GPU PyTorch gives a causal depthwise convolution to cuDNN, which prepares anew for every shape that it
+meets, and in texts batched by length every batch has one of its own. In inference, with the block's scan on
+its ``triton`` backend (``fusing.is_fused``), one kernel pads, convolves and applies SiLU.
 Axis letters: see ``climp_bench.specs``; K is the taps.
 """
 
@@ -13,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from climp_bench.ops.dispatch import resolve
-from climp_bench.ops.torch_backend_scan import records_gradient
+from climp_bench.ops.fusing import is_fused, working_dtype
 
 POSITIONS, CHANNELS, WARPS = 16, 128, 4
 """Of a program."""
@@ -31,7 +29,7 @@ def causal_conv_silu(x_BLD: Tensor, weight_DK: Tensor, bias_D: Tensor, scan: str
     Returns:
         (B, L, D) in the dtype of a convolution of x: autocast's, or that of x.
     """
-    if is_fused(x_BLD, weight_DK, bias_D, scan=scan):
+    if is_fused(scan, x_BLD, (weight_DK, bias_D)):
         return _fused(x_BLD, weight_DK, bias_D)
     taps = weight_DK.shape[1]
     # As an image one pixel high, channels last: no transposed copy on either side.
@@ -40,22 +38,13 @@ def causal_conv_silu(x_BLD: Tensor, weight_DK: Tensor, bias_D: Tensor, scan: str
     return F.silu(out.squeeze(2).transpose(1, 2))
 
 
-def is_fused(x: Tensor, *parameters: Tensor, scan: str) -> bool:
-    """Whether the kernel runs: no gradient is recorded, and ``scan`` runs in Triton where ``x`` is."""
-    if torch.compiler.is_compiling() or records_gradient(x, *parameters) or x.dtype == torch.float64:
-        return False
-    return resolve(scan, x.device)[1] == "triton"
-
-
 def _fused(x_BLD: Tensor, weight_DK: Tensor, bias_D: Tensor) -> Tensor:
     from climp_bench.ops.triton_scan import rows
     from climp_bench.ops.triton_tokens_kernels import causal_conv_silu as kernel
 
     batch, length, channels = x_BLD.shape
-    kind = x_BLD.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_BLD.dtype
     x = rows(x_BLD)
-    y = torch.empty(x_BLD.shape, dtype=dtype, device=x.device)
+    y = torch.empty(x_BLD.shape, dtype=working_dtype(x), device=x.device)
     with torch.cuda.device_of(x):
         kernel[(batch * -(-length // POSITIONS) * -(-channels // CHANNELS),)](
             *(x, weight_DK.contiguous(), bias_D.contiguous(), y, length, x.stride(0)),

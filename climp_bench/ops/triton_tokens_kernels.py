@@ -23,10 +23,7 @@ def causal_conv_silu(
     T: tl.constexpr,
     X: tl.constexpr,
 ) -> None:
-    """Depthwise convolution of each position with the K - 1 before it, and SiLU: T positions, X channels.
-
-    A row is loaded by K programs' worth of taps, all but the first time from the L1 cache.
-    """
+    """Depthwise convolution of each position with the K - 1 before it, and SiLU: T positions, X channels."""
     blocks: tl.constexpr = (D + X - 1) // X
     strips = tl.cdiv(length, T)
     channel = tl.program_id(0) % blocks * X + tl.arange(0, X)

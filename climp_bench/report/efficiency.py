@@ -49,7 +49,7 @@ _GRAPH = """\
 """
 _BOUNDS = """\
 - **≥** before a throughput: the budget of the cell ended while larger batches were left to try, so it is a
-  lower bound, and no ratio is formed of it. A larger `--budget` settles it.
+  lower bound: no ratio is formed of it, and no plot shows it. A larger `--budget` settles it.
 """
 _RSS = ",\n  as the rise of resident memory of a process of its own, the libraries loaded"
 _CUDA = ",\n  as the CUDA allocator counts it; **retained** is what it still holds after the pass"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from climp_bench.report.efficiency_tables import COMPILED, QUANTITIES, Cells
+from climp_bench.report.efficiency_tables import COMPILED, QUANTITIES, Cells, is_bound
 from climp_bench.report.plots import COLOURS, MARKERS, save
 
 _PANELS = (
@@ -53,8 +53,11 @@ def plot(cells: Cells, paths: list[Path]) -> None:
 
 
 def _line(axes: Any, cells: Cells, model: str, number: int, metric: str, unit: float) -> None:
-    """The line of a model; zero and what was not measured have no place on it."""
-    points = [(s, v / unit) for s in cells.sizes if (v := cells.value(model, s, metric))]
+    """The line of a model; zero, what was not measured and lower bounds have no place on it."""
+    points = [
+        (s, v / unit) for s in cells.sizes
+        if (v := cells.value(model, s, metric)) and not is_bound(cells.at(model, s, metric))
+    ]  # fmt: skip
     if not points:
         return
     eager = model.removesuffix(COMPILED)

@@ -15,6 +15,7 @@ from climp_bench.models.mamba1 import Mamba1, Mamba1Config
 from climp_bench.models.mamba2 import Mamba2, Mamba2Config
 from climp_bench.ops import reference, resolve, tokenwise, triton_scan, triton_ssd
 from climp_bench.ops.dispatch import preferred
+from climp_bench.ops.fusing import is_fused
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HALF = (torch.bfloat16, torch.float16)
@@ -246,7 +247,7 @@ def test_causal_convolution_and_silu(shape: tuple[int, int, int], taps: int, dty
     padded = F.pad(x.double().transpose(1, 2), (taps - 1, 0))
     expected = F.silu(F.conv1d(padded, weight.double()[:, None], bias.double(), groups=shape[2]))
     with preferred({"ssd": "triton"}), torch.no_grad():
-        assert tokenwise.is_fused(x, weight, bias, scan="ssd")
+        assert is_fused("ssd", x, (weight, bias))
         got = tokenwise.causal_conv_silu(x, weight, bias, "ssd")
     assert got.dtype == dtype
     assert error(got, expected.transpose(1, 2)) < (TOLERANCE[dtype][0] if dtype != torch.float32 else 1e-6)
@@ -267,10 +268,10 @@ def test_a_text_tower_gives_the_same_features_fused(scan: str) -> None:
     with torch.inference_mode():
         with preferred({scan: "torch"}):
             expected = tower(ids, lengths)
-            assert not tokenwise.is_fused(weight, scan=scan)
+            assert not is_fused(scan, weight, ())
         with preferred({scan: "triton"}):
-            assert tokenwise.is_fused(weight, scan=scan)
+            assert is_fused(scan, weight, ())
             assert error(tower(ids, lengths), expected) < 1e-5
     with preferred({scan: "triton"}):
-        assert not tokenwise.is_fused(weight.requires_grad_(), scan=scan)
+        assert not is_fused(scan, weight.requires_grad_(), ())
         assert tower(ids, lengths).requires_grad

@@ -12,6 +12,7 @@ from torch import Tensor
 from climp_bench.models.vmamba import VMamba, VMambaConfig
 from climp_bench.ops import pixelwise, reference, ss2d, triton_pixels, triton_ss2d_infer
 from climp_bench.ops.dispatch import preferred
+from climp_bench.ops.fusing import is_fused
 from climp_bench.ops.tolerances import relative_error, tolerance_of
 from climp_bench.ops.triton_ss2d_infer import Norm, Shares, infer, share_out
 
@@ -166,10 +167,10 @@ def test_a_tower_gives_the_same_features(hidden: int, tower: VMamba, monkeypatch
 def test_gradients_go_by_the_formulas(tower: VMamba) -> None:
     images = torch.randn(1, 3, 8, 8, device=DEVICE)
     assert tower(images).requires_grad
-    assert pixelwise.is_fused(images, []) and not pixelwise.is_fused(images, tower.parameters())
-    assert not pixelwise.is_fused(images.double(), [])
+    assert is_fused("ss2d", images, []) and not is_fused("ss2d", images, tower.parameters())
+    assert not is_fused("ss2d", images.double(), [])
     with preferred({"ss2d": "torch"}):
-        assert not pixelwise.is_fused(images, [])
+        assert not is_fused("ss2d", images, [])
 
 
 @pytest.mark.usefixtures("fused")

@@ -21,12 +21,13 @@ from torch import Tensor
 
 from climp_bench.eval.kernel_cases import Case
 from climp_bench.eval.kernel_inputs import OPS, make_inputs
+from climp_bench.eval.kernel_timing import by_turns, warm_up
 from climp_bench.ops import reference
 from climp_bench.ops.tolerances import relative_error, tolerance_of
 
 Op = Callable[..., Tensor]
 HALF = torch.bfloat16
-WARM, ROUNDS, CALLS = 3, 9, 5
+ROUNDS = 9
 LENGTHS = (77, 256, 512)
 CHUNK = 256
 
@@ -102,17 +103,6 @@ def check(case: Case) -> None:
             raise SystemExit("our kernel is not right: nothing is timed")
 
 
-def milliseconds(call: Callable[[], Any]) -> float:
-    """Of one of several calls."""
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    start.record()
-    for _ in range(CALLS):
-        call()
-    end.record()
-    torch.cuda.synchronize()
-    return float(start.elapsed_time(end)) / CALLS
-
-
 def compare(case: Case) -> None:
     """Print a row a direction: ours, theirs, and how many times as fast ours is."""
     calls: dict[str, dict[str, Callable[[], Any]]] = {"forward": {}, "forward and backward": {}}
@@ -131,12 +121,8 @@ def compare(case: Case) -> None:
 
         calls["forward"][name], calls["forward and backward"][name] = forward, both
     for direction, by_side in calls.items():
-        times: dict[str, list[float]] = {name: [] for name in by_side}
-        for turn in range(WARM + ROUNDS):
-            for name, call in by_side.items():
-                spent = milliseconds(call)
-                if turn >= WARM:
-                    times[name].append(spent)
+        warm = {name: warm_up(call, "cuda")[0] for name, call in by_side.items()}
+        times = by_turns(warm, "cuda", ROUNDS)
         ours, theirs = (median(times[name]) for name in ("climp-bench", "mamba-ssm"))
         spread = max((max(each) - min(each)) / median(each) for each in times.values())
         print(

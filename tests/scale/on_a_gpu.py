@@ -141,7 +141,7 @@ def _experiments(out: Path) -> Iterator[Stage]:
         "0.004",
         *seeds,
     )
-    bias = ("-m", "climp_bench", "bias", "--device", "cuda", *more, "--lr", "0.004", *seeds)
+    bias = ("-m", "climp_bench", "bias", "--device", "cuda", *more)
     yield Stage("bias", (*bias, "--out", str(out / "bias")), 1200, shares=True)
 
 

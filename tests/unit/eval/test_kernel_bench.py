@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from multiprocessing import get_context
 from types import ModuleType
 from typing import Any
@@ -178,13 +178,24 @@ def test_several_processes_check_what_one_does(monkeypatch: pytest.MonkeyPatch) 
     assert bench._checked(len) == alone and len(alone) > 10
 
 
+def who_checks(
+    case: Any, backends: list[str], device: str, dtype: torch.dtype, seed: int
+) -> list[KernelCheck]:
+    """Rows that name their process; numba's dies."""
+    if backends == ["numba"]:
+        os._exit(3)
+    rows = check_ends(case, backends, device, dtype, seed, gradients=False)
+    return [row.model_copy(update={"reason": str(os.getpid())}) for row in rows]
+
+
 def test_what_a_backend_does_to_its_process_stays_there() -> None:
-    bench = Bench(ops=["ssd"], sizes="tiny")
-    check = partial(check_ends, gradients=False)
-    job = kernel_bench._Check(timed_cases("ssd", "tiny")[0], torch.float32, check, alone=True)
-    rows = bench._apart(job)
-    assert rows == job(bench)
-    assert [row.backend for row in rows] == bench.running["ssd"]
+    bench = Bench(ops=["selective_scan"], sizes="tiny")
+    case = timed_cases("selective_scan", "tiny")[0]
+    rows = bench._apart(kernel_bench._Check(case, torch.float32, who_checks, alone=True))
+    by_name = {row.backend: row for row in rows}
+    assert list(by_name) == bench.running["selective_scan"] == ["numba", "torch"]
+    assert (by_name["numba"].status, by_name["numba"].reason) == ("failed", "its process died")
+    assert by_name["torch"].status == "passed" and by_name["torch"].reason != str(os.getpid())
 
 
 def test_half_images_must_give_what_float32_gives(plant: Plant) -> None:
@@ -305,7 +316,7 @@ def test_backends_take_turns_and_speeds_are_ratios_of_medians(monkeypatch: pytes
         return next(clock[call()])
 
     monkeypatch.setattr(kernel_timing, "_call", lambda case, name, *rest: lambda: name)
-    monkeypatch.setattr(kernel_timing, "_warm_up", lambda call, device: ((call, 1), None))
+    monkeypatch.setattr(kernel_timing, "warm_up", lambda call, device: ((call, 1), None))
     monkeypatch.setattr(kernel_timing, "_sample", sample)
     case = timed_cases("ss2d", "tiny")[0]
     numba, torch_ = time_case(case, ["numba", "torch"], {}, "cpu", F32, "forward", repeats=3, seed=0)
