@@ -32,6 +32,8 @@ _GPU_PIXELS, _GPU_TOKENS = 256 * 224 * 224, 65536
 """The same for a GPU, which small batches leave idle; one of less than ``_GPU_MEMORY`` takes a share."""
 _FEWEST, _MOST = 8, 512
 """Images of a batch on a GPU, whatever their size."""
+_FULL, _PADDING = 1 / 4, 1 / 16
+"""A batch of texts that holds so much of its budget ends where more than so much of it would be padding."""
 _GPU_MEMORY = 40e9
 
 
@@ -287,10 +289,15 @@ def _encode_tokens(
 def _by_budget(order: Sequence[int], tokens: Sequence[list[int]], budget: int) -> Iterator[list[int]]:
     """Batches of indices, shortest texts first, whose padded size stays within the token budget."""
     batch: list[int] = []
+    real = 0
     for index in order:
-        if batch and (len(batch) + 1) * len(tokens[index]) > budget:
+        length = len(tokens[index])
+        padded = (len(batch) + 1) * length
+        wasteful = padded > _FULL * budget and padded - real - length > _PADDING * padded
+        if batch and (padded > budget or wasteful):
             yield batch
-            batch = []
+            batch, real = [], 0
         batch.append(index)
+        real += length
     if batch:
         yield batch

@@ -58,6 +58,8 @@ def check_case(
 ) -> list[KernelCheck]:
     """Result, with and without autograd, and the gradient of every argument, of each backend.
 
+    Where a backend says that it does not take such an input, the check is skipped.
+
     Args:
         case: what to compute.
         backends: names of backends that can run on the device.
@@ -68,7 +70,13 @@ def check_case(
     with poisoned_memory():
         inputs = make_inputs(case, device, dtype, seed)
         exact = _reference(case, inputs, dtype, seed)
-        return [_compare(case, name, inputs, exact, dtype) for name in backends]
+        found = []
+        for name in backends:
+            try:
+                found.append(_compare(case, name, inputs, exact, dtype))
+            except BackendError as error:
+                found.append(_skipped(case, name, "reference", dtype, error))
+        return found
 
 
 def _reference(case: Case, inputs: Inputs, dtype: torch.dtype, seed: int) -> _Exact:
@@ -115,14 +123,14 @@ def check_ends(
             inputs = make_inputs(case, device, dtype, seed)
             exact = _at_ends(case, inputs, dtype, seed, gradients)
         except (torch.OutOfMemoryError, MemoryError) as error:
-            return [_skipped(case, name, dtype, error) for name in backends]
+            return [_skipped(case, name, ENDS_ORACLE, dtype, error) for name in backends]
         found = []
         for name in backends:
             measure = partial(_measure_ends, case, name, inputs, exact)
             try:
                 found.append(_row(case, name, ENDS_ORACLE, dtype, measure))
             except (torch.OutOfMemoryError, MemoryError, BackendError) as error:
-                found.append(_skipped(case, name, dtype, error))
+                found.append(_skipped(case, name, ENDS_ORACLE, dtype, error))
         return found
 
 
@@ -175,15 +183,13 @@ def _row(
     dtype: torch.dtype,
     measure: Callable[[], tuple[Tensor, float, dict[str, float]]],
 ) -> KernelCheck:
-    """Run ``measure`` and judge; what it raises is a failure of the backend, short memory is the caller's."""
+    """Run ``measure`` and judge; what it raises is a failure, but for short memory and refused inputs."""
     facts = _facts(case, backend, oracle, dtype)
     try:
         got, values, gradients = measure()
-    except (torch.OutOfMemoryError, MemoryError):
+    except (torch.OutOfMemoryError, MemoryError, BackendError):
         raise
     except Exception as error:
-        if isinstance(error, BackendError) and oracle == ENDS_ORACLE:
-            raise
         return KernelCheck(**facts, status="failed", reason=f"raised {type(error).__name__}: {error}")
     passed = values < facts["tolerance"] and all(
         error < facts["gradient_tolerance"] for error in gradients.values()
@@ -200,14 +206,13 @@ def _row(
     )
 
 
-def _skipped(case: Case, backend: str, dtype: torch.dtype, error: BaseException) -> KernelCheck:
+def _skipped(case: Case, backend: str, oracle: str, dtype: torch.dtype, error: BaseException) -> KernelCheck:
     if isinstance(error, BackendError):
         reason = error.what
     else:
         first = (str(error).splitlines() or ["out of memory"])[0]
         reason = f"memory is too short: {' '.join(_SENTENCE_END.split(first)[:2])}"  # CUDA goes on for a page
-    facts = _facts(case, backend, ENDS_ORACLE, dtype)
-    return KernelCheck(**facts, status="skipped", reason=reason)
+    return KernelCheck(**_facts(case, backend, oracle, dtype), status="skipped", reason=reason)
 
 
 def crashed(case: Case, backend: str, dtype: torch.dtype) -> KernelCheck:

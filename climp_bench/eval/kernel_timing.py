@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from climp_bench.errors import BackendError
 from climp_bench.eval.kernel_inputs import OPS, Case, make_inputs
 from climp_bench.metrics.timing import P95_NEEDS, median, p95
 from climp_bench.results.kernels import BASELINE, Direction, KernelTiming
@@ -41,14 +42,12 @@ def time_case(
     """Median, minimum and 95th percentile of one call, of each backend.
 
     Args:
-        case: what to compute.
-        backends: to time, or to say why not.
-        withheld: by backend, why it must not be timed.
+        case, seed: what to compute, on which inputs.
+        backends, withheld: to time, or to say why not; why they must not be timed.
         device: ``cpu`` (by the wall clock) or ``cuda`` (by events on the device).
         dtype: of the activations.
         direction: ``forward`` without autograd, or ``forward+backward`` with the gradient of every argument.
         repeats: rounds; None is ``REPEATS`` or as many as fit into ``MOST_SECONDS``.
-        seed: of the inputs.
     """
     reasons = {name: withheld[name] for name in backends if name in withheld}
     calls: dict[str, tuple[Call, int]] = {}
@@ -62,6 +61,8 @@ def time_case(
                 reasons[name] = "memory is too short"
                 if device == "cuda":
                     torch.cuda.empty_cache()
+            except BackendError as error:
+                reasons[name] = error.what
     times = by_turns(calls, device, repeats)
     medians = {name: median(found) for name, found in times.items()}
     facts: dict[str, Any] = {

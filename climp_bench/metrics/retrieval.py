@@ -137,15 +137,30 @@ def _best_match(
         np.searchsorted(group_of_candidate_C[order], group_of_query_Q, side) for side in ("left", "right")
     )
     above, before, tied = (np.zeros(len(query_QD), np.int64) for _ in range(3))
-    rows = max(1, budget // len(candidate_CD))
+    rows = min(max(1, budget // len(candidate_CD)), len(query_QD))
+    held = np.empty((rows, len(candidate_CD)), np.float32)
     for first in range(0, len(query_QD), rows):
-        scores_RC = query_QD[first : first + rows] @ candidate_CD.T
-        for q, score_C in enumerate(scores_RC, first):
-            matches = order[starts[q] : stops[q]]
-            best = score_C[matches].max()
+        some = slice(first, first + rows)
+        query_RD = query_QD[some]
+        scores_RC = np.matmul(query_RD, candidate_CD.T, out=held[: len(query_RD)])
+        best_R = _best_scores(scores_RC, order, starts[some], stops[some])
+        for q, (score_C, best) in enumerate(zip(scores_RC, best_R, strict=True), first):
+            reached = np.count_nonzero(score_C >= best)
+            if reached == 1:  # by the match alone, as for most queries: nothing above, nothing tied
+                continue
             above[q] = np.count_nonzero(score_C > best)
-            if np.count_nonzero(score_C >= best) > above[q] + 1:
+            if reached > above[q] + 1:
                 equal = np.flatnonzero(score_C == best)
                 right = group_of_candidate_C[equal] == group_of_query_Q[q]
                 before[q], tied[q] = right.argmax(), np.count_nonzero(~right)
     return _Standing(above, before, tied)
+
+
+def _best_scores(scores_RC: Float32s, order_C: Ints, starts_R: Ints, stops_R: Ints) -> Float32s:
+    """Each row's highest score among its matches, the candidates ``order_C[start:stop]`` (at least one)."""
+    sizes = stops_R - starts_R
+    offsets = np.cumsum(sizes) - sizes
+    places = np.arange(sizes.sum()) + np.repeat(starts_R - offsets, sizes)
+    matches = scores_RC[np.repeat(np.arange(len(sizes)), sizes), order_C[places]]
+    best_R: Float32s = np.maximum.reduceat(matches, offsets)
+    return best_R

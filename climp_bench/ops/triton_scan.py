@@ -19,19 +19,21 @@ from climp_bench.ops.torch_backend_scan import records_gradient
 
 @dataclass(frozen=True)
 class _Launch:
-    """How a kernel is launched: channels of a program, 32 a warp so that a thread owns one, and warps."""
+    """How a kernel is launched: channels of a program, and warps."""
 
     channels: int
     warps: int
 
 
-_FORWARD = _Launch(channels=64, warps=2)
+_FORWARD = {2: _Launch(channels=64, warps=1), 1: _Launch(channels=64, warps=2)}
+"""By the channels that a thread owns. Two cost three quarters of the time of one: threads read B and C for
+themselves."""
 _BACKWARD = _Launch(channels=32, warps=1)
 _EVERY = 16
 """Positions between kept states, which cost 1/16 of all states."""
 _GROUP, _WALK, _VECTOR = 2, 4, 2
-"""Of the gradient: positions whose states are in registers at once, positions loaded at once on the way to
-them, and channels that a thread owns where their alignment allows it. Measured in design/kernels.md."""
+"""Of the gradient: positions whose states are in registers at once, and positions loaded at once on the way
+to them. Of both kernels: channels of a thread where their alignment allows it. See design/kernels.md."""
 
 
 def selective_scan(
@@ -112,15 +114,18 @@ def _forward(inputs: tuple[Tensor | None, ...], softplus: bool, keep: bool) -> t
     pieces = -(-length // _EVERY) if keep else 0
     entries = torch.empty(batch, pieces, *A_ND.shape, device=u.device)
     y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
-    grid = (batch * -(-channels // _FORWARD.channels),)
+    vector = _aligned(y, *(arguments[name] for name in ("u", "delta", "z", "D", "bias")))
+    launch = _FORWARD[vector]
+    grid = (batch * -(-channels // launch.channels),)
     with torch.cuda.device_of(u):
         kernels.scan[grid](
             **arguments,
             y=y,
             entries_BKND=entries,
             KEEP=keep,
-            D_BLOCK=_FORWARD.channels,
-            num_warps=_FORWARD.warps,
+            D_BLOCK=launch.channels,
+            VECTOR=vector,
+            num_warps=launch.warps,
         )
     return y, entries
 

@@ -1,11 +1,11 @@
 """Mamba-1's scan and its gradient in Triton.
 
 A program is one batch entry and one block of channels; it walks over the positions with its states in
-registers, float32. Channels are innermost. Forward, with 32 of them a warp, a thread owns all states (N, X)
-of its channel, and sums over the state stay inside the thread. Backward, sums over channels cost more than
-those over states: a thread owns VECTOR channels and a part of their states, (G, R, X) with G the parts, along
-lanes, and R the states of one. What belongs to a channel is held by each of the G, (G, X), so that threads
-exchange nothing but sums. Padded states and channels hold zeros.
+registers, float32. Channels are innermost. Forward, with 32 VECTOR of them a warp, a thread owns all states
+(N, X) of its VECTOR channels, and sums over the state stay inside the thread. Backward, sums over channels
+cost more than those over states: a thread owns VECTOR channels and a part of their states, (G, R, X) with G
+the parts, along lanes, and R the states of one. What belongs to a channel is held by each of the G, (G, X),
+so that threads exchange nothing but sums. Padded states and channels hold zeros.
 
 Axis letters: see ``climp_bench.specs``; X is a block of channels. Sequences come as rows, batch entry after
 batch entry, with unit stride along channels or state.
@@ -30,9 +30,26 @@ def step_sizes(stored: tl.tensor, bias: tl.tensor, SOFTPLUS: tl.constexpr) -> tl
     return softplus(raw) if SOFTPLUS else raw
 
 
-# Where vectors of channels may be loaded at once, Triton gives a thread several of them and spreads the
-# states over the warps, which then meet at every position: the alignment of rows is kept from it here.
-@triton.jit(do_not_specialize=["length"], do_not_specialize_on_alignment=["channels"])
+@triton.jit
+def aligned(start: tl.tensor, offsets_GX: tl.tensor, VECTOR: tl.constexpr) -> tl.tensor:
+    """Pointers (G, X) with the alignment of VECTOR channels, and no more, made known."""
+    return tl.multiple_of(start + offsets_GX, (1, VECTOR * (start.dtype.element_ty.primitive_bitwidth // 8)))
+
+
+@triton.jit
+def aligned_row(start: tl.tensor, offsets_X: tl.tensor, VECTOR: tl.constexpr) -> tl.tensor:
+    """As ``aligned``, for pointers (X)."""
+    return tl.multiple_of(start + offsets_X, VECTOR * (start.dtype.element_ty.primitive_bitwidth // 8))
+
+
+# Where longer vectors of channels may be loaded at once, Triton gives a thread more of them and spreads the
+# states over the warps, which then meet at every position: no alignment but that of VECTOR may be known.
+@triton.jit(
+    do_not_specialize=["length"],
+    do_not_specialize_on_alignment=[
+        "channels", "u", "delta", "z", "y", "A_ND", "D", "bias", "entries_BKND",
+    ],
+)  # fmt: skip
 def scan(
     u: tl.tensor,
     delta: tl.tensor,
@@ -59,43 +76,43 @@ def scan(
     EVERY: tl.constexpr,
     N_BLOCK: tl.constexpr,
     D_BLOCK: tl.constexpr,
+    VECTOR: tl.constexpr,
 ) -> None:
-    """Write ``y``; if KEEP, also the state ahead of every EVERY-th position to ``entries`` (K pieces)."""
+    """Write ``y``; if KEEP, also the state ahead of every EVERY-th position to ``entries`` (K pieces).
+
+    VECTOR channels of every row must be aligned to their size.
+    """
     blocks = tl.cdiv(channels, D_BLOCK)
     batch = (tl.program_id(0) // blocks).to(tl.int64)
     d = tl.program_id(0) % blocks * D_BLOCK + tl.arange(0, D_BLOCK)
     n = tl.arange(0, N_BLOCK)
-    d_in, n_in = d < channels, n < state
+    d_in, n_in = d // VECTOR < channels // VECTOR, n < state
     both_in = n_in[:, None] & d_in[None, :]
     cell = n[:, None] * channels + d[None, :]
-    A = tl.load(A_ND + cell, mask=both_in, other=0) * LOG2E
-    skip = tl.load(D + d, mask=d_in, other=0).to(tl.float32)
+    A = tl.load(aligned(A_ND, cell, VECTOR), mask=both_in, other=0) * LOG2E
+    skip = tl.load(aligned_row(D, d, VECTOR), mask=d_in, other=0).to(tl.float32)
     offset = tl.zeros((D_BLOCK,), tl.float32)
     if BIASED:
-        offset = tl.load(bias + d, mask=d_in, other=0).to(tl.float32)
+        offset = tl.load(aligned_row(bias, d, VECTOR), mask=d_in, other=0).to(tl.float32)
     h = tl.zeros((N_BLOCK, D_BLOCK), tl.float32)
     first = batch * length
     piece = batch * tl.cdiv(length, EVERY)
     for t in range(length):
         row = first + t
         if KEEP and t % EVERY == 0:
-            tl.store(entries_BKND + (piece + t // EVERY) * state * channels + cell, h, mask=both_in)
-        step = step_sizes(tl.load(delta + row * delta_row + d, mask=d_in, other=0), offset, SOFTPLUS)
-        x = tl.load(u + row * u_row + d, mask=d_in, other=0).to(tl.float32)
+            entry = entries_BKND + (piece + t // EVERY) * state * channels
+            tl.store(aligned(entry, cell, VECTOR), h, mask=both_in)
+        raw = tl.load(aligned_row(delta + row * delta_row, d, VECTOR), mask=d_in, other=0)
+        step = step_sizes(raw, offset, SOFTPLUS)
+        x = tl.load(aligned_row(u + row * u_row, d, VECTOR), mask=d_in, other=0).to(tl.float32)
         into = tl.load(B + row * B_row + n, mask=n_in, other=0).to(tl.float32)
         out_of = tl.load(C + row * C_row + n, mask=n_in, other=0).to(tl.float32)
         h = tl.exp2(step[None, :] * A) * h + (step * x)[None, :] * into[:, None]
         out = tl.sum(h * out_of[:, None], 0) + skip * x
         if GATED:
-            gate = tl.load(z + row * z_row + d, mask=d_in, other=0).to(tl.float32)
+            gate = tl.load(aligned_row(z + row * z_row, d, VECTOR), mask=d_in, other=0).to(tl.float32)
             out *= gate * sigmoid(gate)
-        tl.store(y + row * channels + d, out.to(y.dtype.element_ty), mask=d_in)
-
-
-@triton.jit
-def aligned(start: tl.tensor, offsets_GX: tl.tensor, VECTOR: tl.constexpr) -> tl.tensor:
-    """Pointers (G, X) with the alignment of VECTOR channels, and no more, made known."""
-    return tl.multiple_of(start + offsets_GX, (1, VECTOR * (start.dtype.element_ty.primitive_bitwidth // 8)))
+        tl.store(aligned_row(y + row * channels, d, VECTOR), out.to(y.dtype.element_ty), mask=d_in)
 
 
 @triton.jit

@@ -1,8 +1,9 @@
 """``ssd`` in Triton, forward and backward: matrix products within chunks, a short recurrence across them.
 
-With float32 inputs products are float32's own. TF32 holds half inputs exactly; a weight or a state that they
-meet is rounded by 2^-11, an eighth of what bfloat16 does to the result. Where that is too much, for float16
-and for gradients, whose terms cancel, three products of TF32 make one nearly of float32. Kernels and Triton
+bfloat16 of the released widths goes to ``triton_ssd_walk``; the kernels here take everything else. With
+float32 inputs products are float32's own. TF32 holds half inputs exactly; a weight or a state that they meet
+is rounded by 2^-11, an eighth of what bfloat16 does to the result. Where that is too much, for float16 and
+for gradients, whose terms cancel, three products of TF32 make one nearly of float32. Kernels and Triton
 itself are imported at the first call.
 """
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from climp_bench.ops import triton_ssd_walk
 from climp_bench.ops.torch_backend_scan import records_gradient
 from climp_bench.ops.triton_scan import refuse_float64, rows
 
@@ -55,8 +57,8 @@ _PLANS = {
 _SINGLE = _Plan(forward=_Launch(32, 32, 8), backward=_Launch(32, 16, 8))
 """For float32, whose products run outside the tensor cores."""
 _SHORT, _MANY = 128, 2048
-"""Up to so many positions, with as many programs or more, PyTorch's gradient is the faster: on an H200 by 2.4
-times at 77 positions, batch 64 and 64 heads, where its matrix products fill the GPU."""
+"""Up to so many positions, with as many programs or more, PyTorch's gradient is the faster: in bfloat16 on an
+H200 by 2.4 times at 77 positions, batch 64 and 64 heads, where its matrix products fill the GPU."""
 _CELLS, _CELL_WARPS = 1024, 4
 """State entries of a program that passes states from chunk to chunk."""
 
@@ -165,6 +167,8 @@ class _Chunks:
 
 
 def _forward(inputs: tuple[Tensor, ...], chunk_size: int) -> Tensor:
+    if triton_ssd_walk.suits(inputs[0], inputs[3], inputs[4]):
+        return triton_ssd_walk.forward(inputs, chunk_size)
     from climp_bench.ops import triton_ssd_kernels as kernels
 
     x = inputs[0]
@@ -197,6 +201,8 @@ class _Ssd(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, dt, A, B, C, D = inputs = ctx.saved_tensors
+        if triton_ssd_walk.suits(x, B, C):
+            return (*triton_ssd_walk.gradients(inputs, grad, ctx.chunk_size), None)
         if x.shape[1] <= _SHORT and x.shape[0] * x.shape[2] >= _MANY:
             return (*_plain_gradients(inputs, grad, ctx.chunk_size), None)
         with torch.cuda.device_of(x):

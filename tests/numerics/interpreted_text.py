@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from climp_bench.errors import BackendError
 from climp_bench.models.mamba1 import Mamba1, Mamba1Config
 from climp_bench.models.mamba2 import Mamba2, Mamba2Config
-from climp_bench.ops import reference, resolve, tokenwise, triton_scan, triton_ssd
+from climp_bench.ops import reference, resolve, tokenwise, triton_scan, triton_ssd, triton_ssd_walk
 from climp_bench.ops.dispatch import preferred
 from climp_bench.ops.fusing import is_fused
 
@@ -106,7 +106,7 @@ def test_scan(shape: tuple[int, int, int, int], gated: bool, biased: bool, softp
 
 @pytest.mark.parametrize("group", [1, 2, 4])
 def test_the_launch_of_a_scan_does_not_change_it(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_scan, "_FORWARD", triton_scan._Launch(channels=32, warps=1))
+    monkeypatch.setitem(triton_scan._FORWARD, group, triton_scan._Launch(channels=32, warps=1))
     monkeypatch.setattr(triton_scan, "_BACKWARD", triton_scan._Launch(channels=16 * group, warps=1))
     monkeypatch.setattr(triton_scan, "_EVERY", 4)
     monkeypatch.setattr(triton_scan, "_GROUP", group)
@@ -196,18 +196,37 @@ def test_gradients_of_many_short_ssd_by_pytorch(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(triton_ssd, "_MANY", 4)
     monkeypatch.setattr(triton_ssd, "_gradients", None)  # the kernel's own are not called
     compare_ssd(ssd_inputs(2, 9, 2, 4, 1, 3), 16)
-    compare_ssd(ssd_inputs(2, 9, 2, 16, 1, 16, dtype=torch.bfloat16), 16)
+    compare_ssd(ssd_inputs(2, 9, 2, 16, 1, 16, dtype=torch.float16), 16)
 
 
-def test_ssd_with_decays_beyond_float32() -> None:
-    inputs = ssd_inputs(2, 32, 4, 8, 1, 16)
+@pytest.mark.parametrize(
+    ("shape", "chunk_size"),
+    [
+        pytest.param((1, 130, 2, 64, 1, 128), 256, id="released widths, three chunks"),
+        pytest.param((2, 20, 2, 64, 1, 128), 256, id="released widths, one chunk"),
+        pytest.param((2, 45, 4, 20, 2, 40), 16, id="two groups, widths that fill no block"),
+        pytest.param((1, 5, 2, 3, 1, 2), 2, id="chunks smaller than a block"),
+        pytest.param((1, 70, 2, 80, 1, 16), 256, id="too wide a head: the other kernels"),
+    ],
+)
+def test_ssd_of_bfloat16(shape: tuple[int, int, int, int, int, int], chunk_size: int) -> None:
+    inputs = ssd_inputs(*shape, dtype=torch.bfloat16)
+    walked = triton_ssd_walk.suits(inputs["x_BLHP"], inputs["B_BLGN"], inputs["C_BLGN"])
+    assert walked == (shape[3] <= 64)
+    compare_ssd(inputs, chunk_size)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_ssd_with_decays_beyond_float32(dtype: torch.dtype) -> None:
+    inputs = ssd_inputs(2, 32, 4, 8, 1, 16, dtype=dtype)
     inputs["dt_BLH"] = inputs["dt_BLH"] * 1000  # exp of minus the sum would overflow above the diagonal
     compare_ssd(inputs, 16)
 
 
-def test_ssd_reads_views_as_they_are() -> None:
-    inputs = ssd_inputs(2, 6, 2, 4, 1, 3)
-    wide = torch.randn(2, 6, 2 * 4 + 3 + 3, device=DEVICE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_ssd_reads_views_as_they_are(dtype: torch.dtype) -> None:
+    inputs = ssd_inputs(2, 6, 2, 4, 1, 3, dtype=dtype)
+    wide = torch.randn(2, 6, 2 * 4 + 3 + 3, device=DEVICE).to(dtype)
     x, B, C = torch.split(wide, [8, 3, 3], dim=-1)
     inputs |= {"x_BLHP": x.unflatten(-1, (2, 4)), "B_BLGN": B.unsqueeze(2), "C_BLGN": C.unsqueeze(2)}
     inputs["dt_BLH"] = inputs["dt_BLH"].transpose(1, 2).contiguous().transpose(1, 2)

@@ -52,7 +52,7 @@ def mamba_chunk_scan_combined(
     """x (B, L, H, P), dt (B, L, H), B and C (B, L, G, N); bias and softplus of dt off, as by default."""
     batch, length, heads, _ = x.shape
     assert dt.shape == (batch, length, heads) and A.shape == (heads,) and D is not None
-    assert x.dtype == B.dtype == C.dtype and chunk_size == 4
+    assert x.dtype == B.dtype == C.dtype and chunk_size == 16
     sums = (dt.double() * A.double()).cumsum(1)
     decay = torch.exp(sums[:, :, None] - sums[:, None]) * torch.ones(length, length).tril()[..., None]
     B, C = (t.double().repeat_interleave(heads // t.shape[2], dim=2) for t in (B, C))
@@ -119,7 +119,7 @@ def test_selective_scan_is_handed_over_in_its_layout(optional: bool, softplus: b
 
 @pytest.mark.usefixtures("package")
 def test_ssd_is_handed_over_in_its_layout() -> None:
-    compare("ssd", ssd_inputs(torch.float32), 1e-5, chunk_size=4)
+    compare("ssd", ssd_inputs(torch.float16), 2**-10, chunk_size=16)
 
 
 @pytest.mark.usefixtures("package")
@@ -128,25 +128,35 @@ def test_sequences_share_the_widest_dtype() -> None:
     assert mamba_ssm_backend.selective_scan(**scan).dtype == torch.bfloat16
     scan["delta_BLD"] = scan["delta_BLD"].float()
     compare("selective_scan", scan, 2**-8)
-    dual["x_BLHP"] = dual["x_BLHP"].float()
-    compare("ssd", dual, 1e-5, chunk_size=4)
+    dual["dt_BLH"] = dual["dt_BLH"].bfloat16()
+    compare("ssd", dual, 2**-7, chunk_size=16)
 
 
 @pytest.mark.usefixtures("package")
 def test_float64_is_refused() -> None:
     with pytest.raises(BackendError, match=r"ssd, backend 'mamba-ssm': .*float64.*'torch'"):
-        mamba_ssm_backend.ssd(**ssd_inputs(torch.float64), chunk_size=4)
+        mamba_ssm_backend.ssd(**ssd_inputs(torch.float64), chunk_size=16)
 
 
 @pytest.mark.usefixtures("package")
 def test_more_than_its_kernels_can_count_is_refused() -> None:
-    inputs = ssd_inputs(torch.float32)
-    inputs["x_BLHP"] = torch.zeros(1).expand(2**10, 2**11, 2**5, 2**5)
+    inputs = ssd_inputs(torch.bfloat16)
+    inputs["x_BLHP"] = torch.zeros(1).bfloat16().expand(2**10, 2**11, 2**5, 2**5)
     with pytest.raises(BackendError, match=r"32 bits and an input has 2,147,483,648 elements.*'triton'"):
-        mamba_ssm_backend.ssd(**inputs, chunk_size=4)
+        mamba_ssm_backend.ssd(**inputs, chunk_size=16)
+
+
+@pytest.mark.usefixtures("package")
+def test_what_its_kernels_compute_inaccurately_is_refused() -> None:
+    with pytest.raises(
+        BackendError, match=r"ssd, backend 'mamba-ssm': .*TF32.*'triton', or --dtype bfloat16"
+    ):
+        mamba_ssm_backend.ssd(**ssd_inputs(torch.float32), chunk_size=16)
+    with pytest.raises(BackendError, match=r"chunks as short as 4.*'triton', or chunks of 8"):
+        mamba_ssm_backend.ssd(**ssd_inputs(torch.bfloat16), chunk_size=4)
 
 
 def test_a_package_that_cannot_be_imported_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mamba_ssm.ops.triton.ssd_combined", None)
     with pytest.raises(BackendError, match="cannot be imported"):
-        mamba_ssm_backend.ssd(**ssd_inputs(torch.float32), chunk_size=4)
+        mamba_ssm_backend.ssd(**ssd_inputs(torch.bfloat16), chunk_size=16)

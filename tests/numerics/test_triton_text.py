@@ -19,6 +19,7 @@ from climp_bench.ops import triton_scan, triton_ssd
 CASES = Path(__file__).with_name("interpreted_text.py")
 SHARED_MEMORY = 227 * 1024
 """What a program may have on Hopper, bytes."""
+VARIANTS = ("REVERSE", "KEEP", "CHUNKED")
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 
 
@@ -71,11 +72,11 @@ def compiled(kernel: Any, arguments: dict[str, Any]) -> Any:
     return triton_compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_all_kernels_compile(dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if find_spec("triton") is None:
         return
-    from climp_bench.ops import triton_scan_kernels, triton_ssd_kernels
+    from climp_bench.ops import triton_scan_kernels, triton_ssd_kernels, triton_ssd_walk_kernels
 
     # The interpreter runs Python, and accepts what the compiler does not.
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
@@ -83,31 +84,30 @@ def test_all_kernels_compile(dtype: torch.dtype, tmp_path: Path, monkeypatch: py
     def tensor(*shape: int) -> Tensor:
         return torch.zeros(shape, dtype=dtype).requires_grad_()
 
-    u, heads = tensor(1, 3, 8), tensor(1, 140, 2, 64)
-    B, groups = tensor(1, 3, 16), tensor(1, 140, 1, 128)
+    def dual() -> None:
+        for length in (20, 140):
+            heads, groups = tensor(1, length, 2, 64), tensor(1, length, 1, 128)
+            y = triton_ssd.ssd(heads, torch.zeros(1, length, 2), A, groups, groups, A, chunk_size=256)
+            y.sum().backward()
+
+    u, B = tensor(1, 3, 8), tensor(1, 3, 16)
     A, A_DN, D = torch.zeros(2), torch.zeros(8, 16), torch.zeros(8)
 
     def scan() -> None:
         y = triton_scan.selective_scan(u, u, A_DN, B, B, D, delta_bias_D=D, z_BLD=u)
         y.sum().backward()
 
-    def dual() -> None:
-        y = triton_ssd.ssd(heads, torch.zeros(1, 140, 2), A, groups, groups, A, chunk_size=256)
-        y.sum().backward()
-
+    chunked = ("chunk_states", "pass_states", "chunk_outputs", "chunk_gradients")
+    walks = dtype == torch.bfloat16
+    own = (triton_ssd_walk_kernels, ("walk", "walk_back")) if walks else (triton_ssd_kernels, chunked)
     launches = [
         *launches_of(monkeypatch, triton_scan_kernels, ("scan", "scan_backward"), scan),
-        *launches_of(
-            monkeypatch,
-            triton_ssd_kernels,
-            ("chunk_states", "pass_states", "chunk_outputs", "chunk_gradients"),
-            dual,
-        ),
+        *launches_of(monkeypatch, *own, dual),
     ]
     by_name: dict[str, dict[str, Any]] = {}
     for kernel, arguments in launches:
-        name = kernel.fn.__name__ + str(arguments.get("REVERSE", ""))
+        name = kernel.fn.__name__ + "".join(f" {key}" for key in VARIANTS if arguments.get(key))
         by_name.setdefault(name, compiled(kernel, arguments))
-    assert len(by_name) == 8
+    assert len(by_name) == (2 + 5 if walks else 2 + 8)
     for name, binary in by_name.items():
         assert binary.metadata.shared <= SHARED_MEMORY, name

@@ -142,7 +142,7 @@ def test_on_a_gpu_another_thread_encodes_the_next_texts(
     texts = [f"text {k} {'more ' * (k % 5)}" for k in range(50)]
     wanted = embed_texts(texts, ToyEncoder(), tmp_path / "cpu").rows
     monkeypatch.setattr(batches, "_share_of_memory", lambda: 1.0)
-    monkeypatch.setattr(extract, "PART_TEXTS", 8)
+    monkeypatch.setattr(extract, "GPU_PART_TEXTS", 8)
     encoder = OnGpu()
     np.testing.assert_array_equal(embed_texts(texts, encoder, tmp_path / "gpu").rows, wanted)
     assert {name.partition("_")[0] for name in encoder.threads} == {"encode"}
@@ -154,7 +154,7 @@ def test_texts_that_fail_on_a_gpu_leave_the_parts_before_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "_share_of_memory", lambda: 1.0)
-    monkeypatch.setattr(extract, "PART_TEXTS", 8)
+    monkeypatch.setattr(extract, "GPU_PART_TEXTS", 8)
     texts = [f"text {k:02}" for k in range(30)]
     encoder = OnGpu()
 
@@ -168,7 +168,7 @@ def test_texts_that_fail_on_a_gpu_leave_the_parts_before_them(
         embed_texts(texts, encoder, tmp_path)
     monkeypatch.undo()
     monkeypatch.setattr(batches, "_share_of_memory", lambda: 1.0)
-    monkeypatch.setattr(extract, "PART_TEXTS", 8)
+    monkeypatch.setattr(extract, "GPU_PART_TEXTS", 8)
     embed_texts(texts, encoder, tmp_path)
     assert encoder.sizes == [8, 8, 8, 6]
 

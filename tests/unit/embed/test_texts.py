@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from climp_bench.data.dataset import captions_of
 from climp_bench.data.prompts import render
@@ -53,6 +56,22 @@ def test_batches_are_sorted_by_length_and_hold_a_budget_of_tokens(
     assert len(encoder.padded) < 30
     one_by_one = np.concatenate([ToyEncoder.encode_tokens(encoder, encoder.tokenize([t])) for t in texts])
     np.testing.assert_allclose(rows, one_by_one, atol=1e-6)
+
+
+@given(st.lists(st.integers(1, 40), max_size=80), st.integers(40, 400))
+def test_full_batches_hold_little_padding(lengths: list[int], budget: int) -> None:
+    tokens = [[1] * n for n in sorted(lengths)]
+    found = list(batches._by_budget(range(len(tokens)), tokens, budget))
+    assert [i for batch in found for i in batch] == list(range(len(tokens)))
+    for batch, following in itertools.zip_longest(found, found[1:], fillvalue=[]):
+        padded = len(batch) * len(tokens[batch[-1]])
+        assert padded <= budget
+        if padded > batches._FULL * budget:
+            assert padded - sum(len(tokens[i]) for i in batch) <= batches._PADDING * padded
+        if following:  # it ended for a reason: one more text would have been too much, or too much padding
+            more = (len(batch) + 1) * len(tokens[following[0]])
+            real = sum(len(tokens[i]) for i in [*batch, following[0]])
+            assert more > budget or more - real > batches._PADDING * more
 
 
 def _in_this_thread():

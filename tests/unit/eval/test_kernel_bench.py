@@ -20,7 +20,13 @@ from climp_bench.errors import BackendError, UsageError
 from climp_bench.eval import kernel_bench, kernel_timing
 from climp_bench.eval.kernel_bench import Bench
 from climp_bench.eval.kernel_cases import SIZES, beyond_int32, check_cases, timed_cases
-from climp_bench.eval.kernel_checks import check_case, check_ends, poisoned_memory
+from climp_bench.eval.kernel_checks import (
+    ENDS_ORACLE,
+    check_case,
+    check_ends,
+    first_failures,
+    poisoned_memory,
+)
 from climp_bench.eval.kernel_inputs import ACTIVATIONS, OPS, make_inputs
 from climp_bench.eval.kernel_timing import time_case
 from climp_bench.ops import dispatch, torch_backend, torch_backend_ssd
@@ -349,15 +355,18 @@ def test_short_memory_skips_a_check_and_a_timing_with_the_reason(plant: Plant) -
     assert short.reason == "memory is too short" and short.median_ms is None and timed.speed == 1.0
 
 
-def test_a_backend_may_refuse_a_large_input_and_nothing_else(plant: Plant) -> None:
+def test_what_a_backend_refuses_is_skipped_and_not_timed(plant: Plant) -> None:
     def choosy(*inputs: Tensor, **options: Any) -> Tensor:
-        raise BackendError("it is too large")
+        raise BackendError("it wants bfloat16")
 
     plant("ssd", choosy)
     case = timed_cases("ssd", "tiny")[0]
-    large, edge = check_ends(case, ["planted"], "cpu", F32, 0) + check_case(case, ["planted"], "cpu", F32, 0)
-    assert (large.status, large.reason) == ("skipped", "it is too large")
-    assert edge.status == "failed" and "it is too large" in edge.reason
+    for check, oracle in ((check_ends, ENDS_ORACLE), (check_case, "reference")):
+        refused, passed = check(case, ["planted", "torch"], "cpu", F32, 0)
+        assert (refused.status, refused.reason, refused.oracle) == ("skipped", "it wants bfloat16", oracle)
+        assert passed.status == "passed" and not first_failures([refused, passed])
+    untimed, timed = time_case(case, ["planted", "torch"], {}, "cpu", F32, "forward", repeats=1, seed=0)
+    assert (untimed.reason, untimed.median_ms, timed.speed) == ("it wants bfloat16", None, 1.0)
 
 
 def test_unknown_words_and_backends_that_cannot_run() -> None:

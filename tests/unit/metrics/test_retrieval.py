@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +54,41 @@ def test_equals_a_full_sort(case: Case) -> None:
         assert ties == sum(a != b for a, b in zip(lucky, unlucky, strict=True))
     assert out.image_retrieval_recall(k) == pytest.approx(np.mean(out.text_hits_M[k]))
     assert out.text_retrieval_recall(k) == pytest.approx(np.mean(out.image_hits_N[k]))
+
+
+@pytest.mark.parametrize("chunk", [1, 997, 20_011, 10**6])
+def test_planted_ties_across_chunks_equal_a_stable_argsort(chunk: int) -> None:
+    """One to many captions an image, in no order, few distinct scores: chunks of one, some and all rows."""
+    rng = np.random.default_rng(3)
+    owner = rng.permutation(np.concatenate([np.arange(90), rng.integers(0, 30, 360)]))
+    image, text = (rng.integers(-1, 2, (n, 4)).astype(np.float32) for n in (90, 450))
+    ks = (1, 5, 10, 40)
+    out = recall_at_k(image, text, owner, ks, chunk_scores=chunk)
+    match = owner[:, None] == np.arange(90)
+    for hits, ties, scores, right in (
+        (out.text_hits_M, out.text_ties, text @ image.T, match),
+        (out.image_hits_N, out.image_ties, image @ text.T, match.T),
+    ):
+        order = np.argsort(-scores, axis=1, kind="stable")
+        place = np.take_along_axis(right, order, axis=1).argmax(axis=1)
+        best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
+        first, last = (scores > best).sum(axis=1), (np.where(right, -np.inf, scores) >= best).sum(axis=1)
+        for k in ks:
+            assert hits[k].tolist() == (place < k).tolist()
+            assert ties[k] == np.count_nonzero((first < k) & (last >= k)) > 0
+
+
+def test_holds_no_more_scores_than_asked() -> None:
+    rng = np.random.default_rng(0)
+    image, text = (rng.standard_normal((n, 4), dtype=np.float32) for n in (500, 5000))
+    owner = np.repeat(np.arange(500), 10)
+    tracemalloc.start()
+    try:
+        recall_at_k(image, text, owner, chunk_scores=500_000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * 4 * 500_000
 
 
 @pytest.mark.parametrize(("captions", "chunk"), [(1, 10**6), (5, 997)])
