@@ -131,7 +131,7 @@ def _fill(
         images = encode_images(dataset, batches, by_name, size, workers, team)
         with _writing() as write, closing(images) as done:
             for k, name, rows in _whole_parts(dataset, batches, done, progress):
-                write(entries[name], k, rows)
+                write(entries[name].write_part, k, rows)
         for encoder in encoders:
             entries[encoder.name].finish(len(parts), n)
         return {encoder.name: entries[encoder.name].read() for encoder in encoders}
@@ -205,29 +205,29 @@ def _fill_texts(
         known = known_rows(root, entry.key, [text for k in missing for text in parts[k]])
         lists = [[text for text in parts[k] if text not in known] for k in missing]
         with _writing() as write, closing(_encoded(lists, encoder, progress, team)) as done:
+            write(write_texts, entry, distinct)
             for k, (new, rows) in zip(missing, done, strict=True):
                 encoded += len(new)
                 if len(new) < len(parts[k]):
                     taken = dict(zip(new, rows, strict=True)) | {t: known[t] for t in parts[k] if t in known}
                     rows = np.stack([taken[text] for text in parts[k]])
-                write(entry, k, rows)
+                write(entry.write_part, k, rows)
         progress(len(distinct) - encoded)
-        write_texts(entry, distinct)
         entry.finish(len(starts), len(distinct))
         return entry.read(), encoded
 
 
 @contextmanager
-def _writing() -> Iterator[Callable[[CacheEntry, int, Array], None]]:
-    """Writes parts while the caller encodes the next; at the end all are written, or the error is raised."""
+def _writing() -> Iterator[Callable[..., None]]:
+    """Calls what writes while the caller encodes on; at the end all is written, or the error is raised."""
     with ThreadPoolExecutor(1, "write") as behind:
         written: Future[None] | None = None
 
-        def write(entry: CacheEntry, k: int, rows: Array) -> None:
+        def write(function: Callable[..., None], *arguments: object) -> None:
             nonlocal written
             if written is not None:
                 written.result()
-            written = behind.submit(entry.write_part, k, rows)
+            written = behind.submit(function, *arguments)
 
         yield write
         if written is not None:
