@@ -1,10 +1,10 @@
 """``ssd`` in Triton, forward and backward: matrix products within chunks, a short recurrence across them.
 
-bfloat16 of the released widths goes to ``triton_ssd_walk``; the kernels here take everything else. With
-float32 inputs products are float32's own. TF32 holds half inputs exactly; a weight or a state that they meet
-is rounded by 2^-11, an eighth of what bfloat16 does to the result. Where that is too much, for float16 and
-for gradients, whose terms cancel, three products of TF32 make one nearly of float32. Kernels and Triton
-itself are imported at the first call.
+bfloat16 of the released widths goes to ``triton_ssd_walk`` on Hopper and its like; the kernels here take all
+else. With float32 inputs products are float32's own. TF32 holds half inputs exactly; a weight or a state that
+they meet is rounded by 2^-11, an eighth of what bfloat16 does to the result. Where that is too much, for
+float16 and for gradients, whose terms cancel, three products of TF32 make one nearly of float32. Kernels and
+Triton itself are imported at the first call.
 """
 
 from __future__ import annotations

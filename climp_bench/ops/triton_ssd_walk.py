@@ -14,6 +14,9 @@ from climp_bench.ops.triton_scan import rows
 
 CHANNELS, STATES = 64, 128
 """Most channels of a head and most states of a channel: a head's state has to fit into registers."""
+_CAPABILITIES = (9, 10)
+"""Major ones, of Hopper and of data centre Blackwell. On others products take their operands from registers, too,
+and the compiler spills most of the state: 20,000 instructions in the gradient where there are 7,000."""
 _POSITIONS = 64
 """Most positions of a chunk."""
 _LAUNCH = {"num_warps": 4, "num_stages": 1}
@@ -23,7 +26,9 @@ _LAUNCH = {"num_warps": 4, "num_stages": 1}
 def suits(x: Tensor, B: Tensor, C: Tensor) -> bool:
     """Whether these kernels take such inputs of ``ssd``."""
     half = all(t.dtype == torch.bfloat16 for t in (x, B, C))
-    return half and x.shape[3] <= CHANNELS and B.shape[3] <= STATES
+    fit = x.shape[3] <= CHANNELS and B.shape[3] <= STATES
+    interpreted = x.device.type == "cpu"
+    return half and fit and (interpreted or torch.cuda.get_device_capability(x.device)[0] in _CAPABILITIES)
 
 
 def _arguments(inputs: tuple[Tensor, ...], chunk_size: int) -> dict[str, Any]:

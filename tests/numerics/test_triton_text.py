@@ -7,14 +7,14 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from climp_bench.ops import triton_scan, triton_ssd
+from climp_bench.ops import triton_scan, triton_ssd, triton_ssd_walk
 
 CASES = Path(__file__).with_name("interpreted_text.py")
 SHARED_MEMORY = 227 * 1024
@@ -111,3 +111,26 @@ def test_all_kernels_compile(dtype: torch.dtype, tmp_path: Path, monkeypatch: py
     assert len(by_name) == (2 + 5 if walks else 2 + 8)
     for name, binary in by_name.items():
         assert binary.metadata.shared <= SHARED_MEMORY, name
+
+
+@pytest.mark.parametrize(
+    ("capability", "walks"),
+    [((8, 0), False), ((8, 9), False), ((9, 0), True), ((10, 3), True), ((12, 0), False)],
+)
+def test_walks_are_for_gpus_that_hold_the_state(
+    capability: tuple[int, int], walks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    x, B = (
+        SimpleNamespace(dtype=torch.bfloat16, shape=(2, 77, heads, width), device=torch.device("cuda"))
+        for heads, width in ((24, 64), (1, 128))
+    )
+    assert triton_ssd_walk.suits(x, B, B) == walks
+    wide = SimpleNamespace(**{**vars(x), "shape": (2, 77, 24, 65)})
+    assert not triton_ssd_walk.suits(wide, B, B) and not triton_ssd_walk.suits(
+        x, B, in_dtype(torch.float16, B)
+    )
+
+
+def in_dtype(dtype: torch.dtype, like: SimpleNamespace) -> SimpleNamespace:
+    return SimpleNamespace(**{**vars(like), "dtype": dtype})
