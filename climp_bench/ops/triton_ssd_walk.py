@@ -15,7 +15,7 @@ from climp_bench.ops.triton_scan import rows
 CHANNELS, STATES = 64, 128
 """Most channels of a head and most states of a channel: a head's state has to fit into registers."""
 _CAPABILITIES = (9, 10)
-"""Major ones, of Hopper and of data centre Blackwell. On others products take their operands from registers, too,
+"""Major ones, of Hopper and of data centre Blackwell. On others products take their operands from registers,
 and the compiler spills most of the state: 20,000 instructions in the gradient where there are 7,000."""
 _POSITIONS = 64
 """Most positions of a chunk."""
