@@ -209,15 +209,12 @@ class _Ssd(torch.autograd.Function):
             chunks = _Chunks(inputs, ctx.chunk_size, backward=True)
             made = _gradients(chunks, rows(grad), x, dt)
 
-        def over_heads(by_head: Tensor, like: Tensor) -> Tensor:
-            return torch.unflatten(by_head, 2, (like.shape[2], -1)).sum(3).to(like.dtype)
-
         return (
             made["grad_x"],
             made["grad_dt"],
             made["grad_A_BKH"].sum((0, 1)).to(A.dtype),
-            over_heads(made["grad_B_BLHN"], B),
-            over_heads(made["grad_C_BLHN"], C),
+            triton_ssd_walk.over_heads(made["grad_B_BLHN"], B),
+            triton_ssd_walk.over_heads(made["grad_C_BLHN"], C),
             made["grad_D_BKH"].sum((0, 1)).to(D.dtype),
             None,
         )

@@ -28,12 +28,20 @@ def place(
 
 
 @triton.jit
+def stored(
+    start: tl.tensor, row: tl.tensor, valid: tl.tensor, column: tl.tensor, columns: tl.tensor
+) -> tl.tensor:
+    """Rows of a sequence as they are stored, (Q, columns)."""
+    inside = valid[:, None] & (column < columns)[None, :]
+    return tl.load(start + row[:, None] + column[None, :], mask=inside, other=0)
+
+
+@triton.jit
 def tile(
     start: tl.tensor, row: tl.tensor, valid: tl.tensor, column: tl.tensor, columns: tl.tensor
 ) -> tl.tensor:
-    """Rows of a sequence as float32, (Q, columns)."""
-    inside = valid[:, None] & (column < columns)[None, :]
-    return tl.load(start + row[:, None] + column[None, :], mask=inside, other=0).to(tl.float32)
+    """The same as float32."""
+    return stored(start, row, valid, column, columns).to(tl.float32)
 
 
 @triton.jit

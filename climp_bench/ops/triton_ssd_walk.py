@@ -70,6 +70,11 @@ def forward(inputs: tuple[Tensor, ...], chunk_size: int) -> Tensor:
     return y
 
 
+def over_heads(by_head_BLHN: Tensor, like_BLGN: Tensor) -> Tensor:
+    """A gradient summed over the heads of each group, in the dtype of what it is of."""
+    return torch.unflatten(by_head_BLHN, 2, (like_BLGN.shape[2], -1)).sum(3).to(like_BLGN.dtype)
+
+
 def gradients(inputs: tuple[Tensor, ...], grad: Tensor, chunk_size: int) -> tuple[Tensor, ...]:
     """Gradients of all inputs; the states that enter the chunks are made again."""
     from climp_bench.ops import triton_ssd_walk_kernels as kernels
@@ -82,9 +87,6 @@ def gradients(inputs: tuple[Tensor, ...], grad: Tensor, chunk_size: int) -> tupl
 
     def buffer(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=x.device)
-
-    def over_heads(by_head: Tensor, like: Tensor) -> Tensor:
-        return torch.unflatten(by_head, 2, (like.shape[2], -1)).sum(3).to(like.dtype)
 
     kept = arguments["chunks"] if arguments["CHUNKED"] else 0
     states = buffer(batch, heads, kept, arguments["N_BLOCK"], arguments["P_BLOCK"])

@@ -13,16 +13,7 @@ import triton
 import triton.language as tl
 
 from climp_bench.ops.triton_common import INTERPRETED
-from climp_bench.ops.triton_ssd_kernels import decay_sums, decays_between
-
-
-@triton.jit
-def stored(
-    start: tl.tensor, row: tl.tensor, valid: tl.tensor, column: tl.tensor, columns: tl.tensor
-) -> tl.tensor:
-    """Rows of a sequence as they are stored, (Q, columns)."""
-    inside = valid[:, None] & (column < columns)[None, :]
-    return tl.load(start + row[:, None] + column[None, :], mask=inside, other=0)
+from climp_bench.ops.triton_ssd_kernels import decay_sums, decays_between, stored
 
 
 @triton.jit

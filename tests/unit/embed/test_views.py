@@ -39,7 +39,7 @@ def test_pixels_are_those_that_the_model_would_make_itself(shape: tuple[int, int
         for wanted in (look, replace(look, std=(0.5, 0.5, 0.5))):
             assert torch.equal(pixels_of(view, wanted), to_pixels(image, wanted))
     large = shape[0] * shape[1] >= 2 * 16 * 16
-    assert (view.whole is None, len(view.fitted)) == ((True, 3) if large else (False, len(view.fitted)))
+    assert (view.whole is None) == large and (len(view.fitted) == 3 or not large)
 
 
 def test_only_what_becomes_much_smaller_is_fitted() -> None:
