@@ -32,7 +32,7 @@ _GPU_PIXELS, _GPU_TOKENS = 256 * 224 * 224, 65536
 """The same for a GPU, which small batches leave idle; one of less than ``_GPU_MEMORY`` takes a share."""
 _FEWEST, _MOST = 8, 512
 """Images of a batch on a GPU, whatever their size."""
-_FULL, _PADDING = 1 / 4, 1 / 16
+_FULL, _PADDING = 1 / 4, 1 / 32
 """A batch of texts that holds so much of its budget ends where more than so much of it would be padding."""
 _GPU_MEMORY = 40e9
 

@@ -28,7 +28,7 @@ Progress = Callable[[int], None]
 log = logging.getLogger(__name__)
 
 PART_IMAGES = 512
-PART_TEXTS, GPU_PART_TEXTS = 2048, 8192
+PART_TEXTS, GPU_PART_TEXTS = 2048, 32768
 """Texts of a part. Among many a GPU finds full batches of equal lengths; a CPU loses few if it is stopped."""
 
 
@@ -201,7 +201,8 @@ def _fill_texts(
     starts = range(0, len(distinct), size)
     with entry.locked():
         parts = [distinct[start : start + size] for start in starts]
-        missing = [k for k in range(len(parts)) if entry.read_part(k) is None]
+        stored = {k: rows for k in range(len(parts)) if (rows := entry.read_part(k)) is not None}
+        missing = [k for k in range(len(parts)) if k not in stored]
         known = known_rows(root, entry.key, [text for k in missing for text in parts[k]])
         lists = [[text for text in parts[k] if text not in known] for k in missing]
         with _writing() as write, closing(_encoded(lists, encoder, progress, team)) as done:
@@ -212,9 +213,11 @@ def _fill_texts(
                     taken = dict(zip(new, rows, strict=True)) | {t: known[t] for t in parts[k] if t in known}
                     rows = np.stack([taken[text] for text in parts[k]])
                 write(entry.write_part, k, rows)
+                stored[k] = rows
         progress(len(distinct) - encoded)
-        entry.finish(len(starts), len(distinct))
-        return entry.read(), encoded
+        entry.finish(len(parts), len(distinct))
+    whole = [stored[k] for k in range(len(parts))]
+    return np.concatenate(whole) if whole else np.zeros((0, 0), np.float32), encoded
 
 
 @contextmanager

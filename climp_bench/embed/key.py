@@ -9,7 +9,7 @@ from typing import Literal
 
 from climp_bench.models.adapters import Encoder
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 """Raised whenever a change in climp-bench changes embeddings of unchanged models and data."""
 
 

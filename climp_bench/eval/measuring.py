@@ -36,7 +36,7 @@ MOST = {"cpu": 20, "cuda": 200}
 """Repetitions of a pass at which it ends in any case."""
 LARGEST_BATCH = 1024
 GAIN = 1.02
-"""A doubled batch that raises throughput by less than this ends the search for the best one."""
+"""The search for the best batch ends when two in a row raise throughput by less than this over the best."""
 
 
 @dataclass(frozen=True)
@@ -279,6 +279,7 @@ def _throughput(subject: Subject, result: Measurement, deadline: float) -> None:
         batches: Sequence[int] = [2**k for k in range(LARGEST_BATCH.bit_length())]
     else:
         batches = job.batches or (1,)
+    without_gain = 0  # one alone may be the host's: at small batches a GPU waits for launches
     for batch in batches:
         if batch == 1:
             result.rates[1], result.passes[1] = 1 / single, len(result.latencies_ms)
@@ -296,9 +297,10 @@ def _throughput(subject: Subject, result: Measurement, deadline: float) -> None:
             break
         deadline += compiling
         gained = rate > GAIN * max(result.rates.values(), default=0)
+        without_gain = 0 if gained else without_gain + 1
         result.rates[batch], result.passes[batch] = rate, passes
-        if searching and not gained:
-            result.facts["batches_end"] = f"{batch} gains less than {100 * (GAIN - 1):.0f}%"
+        if searching and without_gain == 2:
+            result.facts["batches_end"] = f"{batch // 2} and {batch} gain less than {100 * (GAIN - 1):.0f}%"
             break
     if not result.rates:
         what = f"no batch of {', '.join(map(str, batches))} fits into the budget of {job.budget_s:g} s"

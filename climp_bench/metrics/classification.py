@@ -30,6 +30,8 @@ from climp_bench.metrics._checks import (
 )
 
 LOGIT_SCALE = np.float32(100.0)
+_ROWS = 2048
+"""Embeddings turned into float64 at a time: their copies stay in a core's cache."""
 
 
 class GroupAccuracy(NamedTuple):
@@ -56,16 +58,20 @@ def prompt_weights(text_TD: ArrayLike, class_of_T: ArrayLike, n_classes: int) ->
     Source: Radford et al. 2021, section 3.1.4; CLIP_benchmark ``zero_shot_classifier``.
     """
     positive("n_classes", n_classes)
-    text = real("text_TD", text_TD, 2).astype(np.float64)
+    text = real("text_TD", text_TD, 2)
     owner = indices("class_of_T", class_of_T, n_classes)
     same_length(text_TD=text, class_of_T=owner)
     missing = np.flatnonzero(np.bincount(owner, minlength=n_classes) == 0)
     if missing.size:
         raise MetricError(f"{missing.size} class(es) have no prompt, the first is class {missing[0]}")
     sums = np.zeros((n_classes, text.shape[1]))
-    np.add.at(sums, owner, _unit_rows("text_TD", text))
+    norms = _norms("text_TD", text)
+    for start in range(0, len(text), _ROWS):
+        some = slice(start, start + _ROWS)
+        np.add.at(sums, owner[some], text[some] / norms[some])
     means = sums / np.bincount(owner, minlength=n_classes)[:, None]
-    return np.ascontiguousarray(_unit_rows("class means", means).T, dtype=np.float32)
+    weights = means / _norms("class means", means)
+    return np.ascontiguousarray(weights.T, dtype=np.float32)
 
 
 def class_scores(image_ND: ArrayLike, weights_DC: ArrayLike) -> Float32s:
@@ -153,9 +159,10 @@ def _standing(scores_NC: ArrayLike, labels_N: ArrayLike, k: int) -> tuple[Ints, 
     return (scores > own).sum(1), earlier.sum(1), equal.sum(1) - 1
 
 
-def _unit_rows(name: str, rows: Floats) -> Floats:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+def _norms(name: str, rows: Floats) -> Floats:
+    """The norm of each row in float64, (N, 1)."""
+    blocks = (rows[start : start + _ROWS].astype(np.float64) for start in range(0, len(rows), _ROWS))
+    norms = np.concatenate([np.linalg.norm(block, axis=1, keepdims=True) for block in blocks])
     if not (norms > 1e-12).all():
         raise MetricError(f"row {int(np.argmin(norms))} has norm 0 and thus no direction", where=name)
-    unit: Floats = rows / norms
-    return unit
+    return norms

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from climp_bench.ops.tokenwise import causal_conv_silu
+from climp_bench.ops.fusing import is_fused, working_dtype
+from climp_bench.ops.tokenwise import add_rms_norm_, causal_conv_silu
 
 # Range and floor of the step sizes at initialisation (Gu and Dao 2023, section 3.6 and reference code).
 _DT_MIN, _DT_MAX, _DT_FLOOR = 1e-3, 1e-1, 1e-4
@@ -82,11 +84,14 @@ class MambaTower(nn.Module):
         d_model: D.
         mixers: the mixer of each block, (B, L, D) -> (B, L, D).
         eps: of the RMS norms.
+        scan: the operator of the mixers.
     """
 
-    def __init__(self, vocab_size: int, d_model: int, mixers: Iterable[nn.Module], eps: float) -> None:
+    def __init__(
+        self, vocab_size: int, d_model: int, mixers: Iterable[nn.Module], eps: float, scan: str
+    ) -> None:
         super().__init__()
-        self.out_dim = d_model
+        self.out_dim, self.scan = d_model, scan
         self.embeddings = nn.Embedding(vocab_size, d_model)
         self.layers = nn.Sequential(*(_MambaBlock(d_model, mixer, eps) for mixer in mixers))
         self.norm_f = RMSNorm(d_model, eps)
@@ -105,8 +110,21 @@ class MambaTower(nn.Module):
 
     def forward_features(self, ids_BL: Tensor) -> Tensor:
         """Features of every token after the final norm, (B, L, out_dim)."""
-        features_BLD: Tensor = self.norm_f(self.layers(self.embeddings(ids_BL)))
+        x_BLD = self.embeddings(ids_BL)
+        if is_fused(self.scan, x_BLD, self.parameters()):
+            return self._infer(x_BLD)
+        features_BLD: Tensor = self.norm_f(self.layers(x_BLD))
         return features_BLD
+
+    def _infer(self, x_BLD: Tensor) -> Tensor:
+        """The same without gradients, the end of a block and the beginning of the next in one kernel."""
+        dtype = working_dtype(x_BLD)
+        x_BLD = at_least_float32(x_BLD)  # nobody else has it: it is overwritten
+        branch: Tensor | None = None
+        for block in cast(Iterable[_MambaBlock], self.layers):
+            branch = block.mixer(add_rms_norm_(x_BLD, branch, block.norm.weight, block.norm.eps, dtype))
+        final = self.norm_f
+        return add_rms_norm_(x_BLD, branch, final.weight, final.eps, final.weight.dtype)
 
 
 class _MambaBlock(nn.Module):

@@ -69,7 +69,7 @@ class Mamba1(MambaTower):
 
     def __init__(self, config: Mamba1Config) -> None:
         mixers = (_Mixer(config) for _ in range(config.n_layer))
-        super().__init__(config.vocab_size, config.d_model, mixers, config.eps)
+        super().__init__(config.vocab_size, config.d_model, mixers, config.eps, "selective_scan")
         self.config = config
 
 

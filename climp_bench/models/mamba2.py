@@ -77,7 +77,7 @@ class Mamba2(MambaTower):
 
     def __init__(self, config: Mamba2Config) -> None:
         mixers = (_Mixer(config) for _ in range(config.n_layer))
-        super().__init__(config.vocab_size, config.d_model, mixers, config.eps)
+        super().__init__(config.vocab_size, config.d_model, mixers, config.eps, "ssd")
         self.config = config
 
 

@@ -74,7 +74,7 @@ class Tokenizer:
                 raise DataError(
                     "the caption is empty", where=f"caption {index}", remedy="Remove it or write one."
                 )
-        return [encoding.ids for encoding in self._backend.encode_batch(list(texts))]
+        return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts))]
 
     def pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Right-pad to the longest row.
@@ -93,7 +93,8 @@ class Tokenizer:
                 "the row of token ids is empty", where=f"caption {empty[0]}", remedy="Encode a text."
             )
         ids = np.full((len(rows), lengths.max()), PAD_ID, np.int64)
-        ids[np.arange(ids.shape[1]) < lengths[:, None]] = list(chain.from_iterable(rows))
+        flat = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
+        ids[np.arange(ids.shape[1]) < lengths[:, None]] = flat
         return torch.from_numpy(ids), torch.from_numpy(lengths)
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -2,7 +2,8 @@
 
 On a GPU PyTorch gives a causal depthwise convolution to cuDNN, which prepares anew for every shape that it
 meets, and in texts batched by length every batch has one of its own. In inference, with the block's scan on
-its ``triton`` backend (``fusing.is_fused``), one kernel pads, convolves and applies SiLU.
+its ``triton`` backend (``fusing.is_fused``), one kernel pads, convolves and applies SiLU, and another adds a
+branch and normalises the sum.
 Axis letters: see ``climp_bench.specs``; K is the taps.
 """
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from climp_bench.ops.fusing import is_fused, working_dtype
 
-POSITIONS, CHANNELS, WARPS = 16, 128, 4
+ROWS, CHANNELS, WARPS = 16, 128, 4
 """Of a program."""
 
 
@@ -38,19 +39,36 @@ def causal_conv_silu(x_BLD: Tensor, weight_DK: Tensor, bias_D: Tensor, scan: str
     return F.silu(out.squeeze(2).transpose(1, 2))
 
 
+def add_rms_norm_(
+    x: Tensor, branch: Tensor | None, weight_D: Tensor, eps: float, dtype: torch.dtype
+) -> Tensor:
+    """``x += branch``, and the root-mean-square norm of the sum: one kernel, which records no gradient.
+
+    Args:
+        x: the residual stream (..., D), contiguous, overwritten if there is a branch.
+        branch: (..., D), or None.
+        weight_D: of the norm.
+        eps: added to the mean square.
+        dtype: of the result.
+    """
+    from climp_bench.ops.triton_pixels import add_norm
+
+    return add_norm(x, branch, weight_D, None, eps, dtype)
+
+
 def _fused(x_BLD: Tensor, weight_DK: Tensor, bias_D: Tensor) -> Tensor:
     from climp_bench.ops.triton_scan import rows
     from climp_bench.ops.triton_tokens_kernels import causal_conv_silu as kernel
 
-    batch, length, channels = x_BLD.shape
+    _, length, channels = x_BLD.shape
     x = rows(x_BLD)
     y = torch.empty(x_BLD.shape, dtype=working_dtype(x), device=x.device)
     with torch.cuda.device_of(x):
-        kernel[(batch * -(-length // POSITIONS) * -(-channels // CHANNELS),)](
-            *(x, weight_DK.contiguous(), bias_D.contiguous(), y, length, x.stride(0)),
+        kernel[(-(-len(x) // ROWS) * -(-channels // CHANNELS),)](
+            *(x, weight_DK.contiguous(), bias_D.contiguous(), y, len(x), length, x.stride(0)),
             D=channels,
             K=weight_DK.shape[1],
-            T=POSITIONS,
+            T=ROWS,
             X=CHANNELS,
             num_warps=WARPS,
         )

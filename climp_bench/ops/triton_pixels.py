@@ -11,14 +11,14 @@ CONV_COLUMNS, CONV_CHANNELS, CONV_ROWS = 16, 64, 4
 
 
 def add_norm(
-    x: Tensor, branch: Tensor | None, weight_C: Tensor, bias_C: Tensor, eps: float, dtype: torch.dtype
+    x: Tensor, branch: Tensor | None, weight_C: Tensor, bias_C: Tensor | None, eps: float, dtype: torch.dtype
 ) -> Tensor:
-    """Add ``branch`` to ``x`` in place, and return the layer norm of ``x`` over its last axis.
+    """Add ``branch`` to ``x`` in place, and return the norm of ``x`` over its last axis.
 
     Args:
         x: the residual stream (..., C), contiguous; overwritten.
         branch: what to add, of the same shape, or None.
-        weight_C, bias_C, eps: of the norm.
+        weight_C, bias_C, eps: of a layer norm; without a bias, of a root-mean-square norm.
         dtype: of the result.
     """
     from triton import next_power_of_2
@@ -33,9 +33,10 @@ def add_norm(
     added = x if branch is None else branch.contiguous()
     with torch.cuda.device_of(x):
         kernel[(-(-pixels // rows),)](
-            *(x, added, weight_C, bias_C, normed, pixels, eps),
+            *(x, added, weight_C, weight_C if bias_C is None else bias_C, normed, pixels, eps),
             C=channels,
             ADD=branch is not None,
+            CENTRED=bias_C is not None,
             T=rows,
             X=block,
             num_warps=4,

@@ -24,10 +24,11 @@ def add_norm(
     eps: tl.tensor,
     C: tl.constexpr,
     ADD: tl.constexpr,
+    CENTRED: tl.constexpr,
     T: tl.constexpr,
     X: tl.constexpr,
 ) -> None:
-    """``x += branch`` if ADD, and the layer norm of x."""
+    """``x += branch`` if ADD, and the layer norm of x; without CENTRED its root-mean-square norm, no bias."""
     row = tl.program_id(0).to(tl.int64) * T + tl.arange(0, T)
     channel = tl.arange(0, X)
     mask = (row < pixels)[:, None] & (channel < C)[None, :]
@@ -36,12 +37,15 @@ def add_norm(
     if ADD:
         x_TX += tl.load(branch_MC + cells, mask=mask, other=0.0).to(tl.float32)
         tl.store(x_MC + cells, x_TX, mask=mask)
-    mean = tl.sum(x_TX, 1) / C
-    off_TX = tl.where((channel < C)[None, :], x_TX - mean[:, None], 0.0)
-    scale = tl.rsqrt(tl.sum(off_TX * off_TX, 1) / C + eps)
+    if CENTRED:
+        mean = tl.sum(x_TX, 1) / C
+        x_TX = tl.where((channel < C)[None, :], x_TX - mean[:, None], 0.0)
+    scale = tl.rsqrt(tl.sum(x_TX * x_TX, 1) / C + eps)
     weight = tl.load(weight_C + channel, mask=channel < C, other=0.0).to(tl.float32)
-    bias = tl.load(bias_C + channel, mask=channel < C, other=0.0).to(tl.float32)
-    tl.store(normed_MC + cells, off_TX * scale[:, None] * weight[None, :] + bias[None, :], mask=mask)
+    out_TX = x_TX * scale[:, None] * weight[None, :]
+    if CENTRED:
+        out_TX += tl.load(bias_C + channel, mask=channel < C, other=0.0).to(tl.float32)[None, :]
+    tl.store(normed_MC + cells, out_TX, mask=mask)
 
 
 @triton.jit

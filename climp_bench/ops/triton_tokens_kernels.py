@@ -10,12 +10,13 @@ from climp_bench.ops.triton_common import sigmoid
 
 
 # Texts come in every length: one binary serves all.
-@triton.jit(do_not_specialize=["length"])
+@triton.jit(do_not_specialize=["rows", "length"])
 def causal_conv_silu(
     x: tl.tensor,
     weight_DK: tl.tensor,
     bias_D: tl.tensor,
-    y_BLD: tl.tensor,
+    y_MD: tl.tensor,
+    rows: tl.tensor,
     length: tl.tensor,
     x_row: tl.tensor,
     D: tl.constexpr,
@@ -23,20 +24,23 @@ def causal_conv_silu(
     T: tl.constexpr,
     X: tl.constexpr,
 ) -> None:
-    """Depthwise convolution of each position with the K - 1 before it, and SiLU: T positions, X channels."""
+    """Depthwise convolution of each position with the K - 1 before it, and SiLU: T rows, X channels.
+
+    The T rows may belong to several texts, so that short ones leave no part of a program idle.
+    """
     blocks: tl.constexpr = (D + X - 1) // X
-    strips = tl.cdiv(length, T)
     channel = tl.program_id(0) % blocks * X + tl.arange(0, X)
-    position = tl.program_id(0) // blocks % strips * T + tl.arange(0, T)
-    first = (tl.program_id(0) // blocks // strips).to(tl.int64) * length
+    first = (tl.program_id(0) // blocks).to(tl.int64) * T
+    row = first + tl.arange(0, T)
+    position = ((first % length).to(tl.int32) + tl.arange(0, T)) % length
     in_D = channel < D
     bias = tl.load(bias_D + channel, mask=in_D, other=0).to(tl.float32)
     acc_TX = tl.zeros((T, X), tl.float32) + bias[None, :]
     for k in tl.static_range(K):
-        source = position + k - (K - 1)
-        mask = ((source >= 0) & (source < length))[:, None] & in_D[None, :]
+        back = K - 1 - k
+        mask = ((position >= back) & (row < rows))[:, None] & in_D[None, :]
         weight = tl.load(weight_DK + channel * K + k, mask=in_D, other=0).to(tl.float32)
-        row_TX = tl.load(x + (first + source)[:, None] * x_row + channel[None, :], mask=mask, other=0)
-        acc_TX += row_TX.to(tl.float32) * weight[None, :]
-    out = y_BLD + (first + position)[:, None] * D + channel[None, :]
-    tl.store(out, acc_TX * sigmoid(acc_TX), mask=(position < length)[:, None] & in_D[None, :])
+        tap_TX = tl.load(x + (row - back)[:, None] * x_row + channel[None, :], mask=mask, other=0)
+        acc_TX += tap_TX.to(tl.float32) * weight[None, :]
+    out = y_MD + row[:, None] * D + channel[None, :]
+    tl.store(out, acc_TX * sigmoid(acc_TX), mask=(row < rows)[:, None] & in_D[None, :])

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from climp_bench.data.catalogue import DATASETS
 from climp_bench.data.dataset import Dataset
-from climp_bench.embed.extract import Embedded, embed_images, embed_texts
+from climp_bench.embed.beside import TextsOf, texts_beside
+from climp_bench.embed.extract import Embedded, embed_images
 from climp_bench.embed.sets import Annotations, EmbeddingSet, annotate
 from climp_bench.errors import ClimpError, RankError, StoreError, UsageError
 from climp_bench.eval.geometry import describe
@@ -143,31 +144,36 @@ class _JobRun:
 
     def _evaluate(self, encoders: Sequence[Encoder], notes: Annotations) -> None:
         """Embed for all encoders together; if that fails, one by one, so that only the broken one fails."""
-        assert self.dataset is not None
-        try:
-            images = self._images(encoders)
-        except (StoreError, RankError):
-            raise
-        except Exception as error:
-            if len(encoders) == 1:
-                self._fail(encoders[0], error)
-                return
-            for encoder in encoders:
-                self._evaluate([encoder], notes)
-            return
-        for encoder in encoders:
+        settings = self.settings
+        with texts_beside(notes.texts, encoders, settings.cache, team=settings.team) as texts_of:
             try:
-                texts = embed_texts(notes.texts, encoder, self.settings.cache, team=self.settings.team)
-                embedded = images[encoder.name]
-                embeddings = EmbeddingSet(embedded.rows, texts.rows, notes)
-                scores = self._score(embeddings, encoder.dtype)
-                if self.addition:
-                    scores += self.addition.scores(encoder, embeddings, scores)
-                self._record(encoder, scores, embeddings, embedded.cached and texts.cached)
+                images = self._images(encoders)
             except (StoreError, RankError):
                 raise
             except Exception as error:
-                self._fail(encoder, error)
+                problem = error
+            else:
+                for encoder in encoders:
+                    self._score_one(encoder, images[encoder.name], texts_of, notes)
+                return
+        if len(encoders) == 1:
+            self._fail(encoders[0], problem)
+            return
+        for encoder in encoders:
+            self._evaluate([encoder], notes)
+
+    def _score_one(self, encoder: Encoder, images: Embedded, texts_of: TextsOf, notes: Annotations) -> None:
+        try:
+            texts = texts_of(encoder)
+            embeddings = EmbeddingSet(images.rows, texts.rows, notes)
+            scores = self._score(embeddings, encoder.dtype)
+            if self.addition:
+                scores += self.addition.scores(encoder, embeddings, scores)
+            self._record(encoder, scores, embeddings, images.cached and texts.cached)
+        except (StoreError, RankError):
+            raise
+        except Exception as error:
+            self._fail(encoder, error)
 
     def _images(self, encoders: Sequence[Encoder]) -> dict[str, Embedded]:
         assert self.dataset is not None

@@ -28,6 +28,9 @@ TOLERANCE = {
     torch.float16: (2**-10, 2**-10),
 }
 
+TWICE = 1.5 if DEVICE == "cuda" else 1.0
+"""How much further gradients of Mamba-2 in bfloat16 may be off: tensor cores take both factors rounded."""
+
 Op = Callable[..., Tensor]
 
 
@@ -39,7 +42,7 @@ def error(got: Tensor, expected: Tensor) -> float:
     return found
 
 
-def compare(op: Op, exact_op: Op, inputs: dict[str, Tensor], **options: object) -> None:
+def compare(op: Op, exact_op: Op, inputs: dict[str, Tensor], slack: float = 1.0, **options: object) -> None:
     """Values with and without gradients, and gradients, against the reference."""
     first = next(iter(inputs.values()))
     tolerance, gradient_tolerance = TOLERANCE[first.dtype]
@@ -57,7 +60,7 @@ def compare(op: Op, exact_op: Op, inputs: dict[str, Tensor], **options: object) 
     grads = torch.autograd.grad(got, list(given.values()), weights)
     for (name, t), grad, want in zip(inputs.items(), grads, wanted, strict=True):
         assert grad.dtype == t.dtype
-        assert error(grad, want) < gradient_tolerance, name
+        assert error(grad, want) < slack * gradient_tolerance, name
 
 
 def scan_inputs(
@@ -164,7 +167,8 @@ def ssd_inputs(
 
 
 def compare_ssd(inputs: dict[str, Tensor], chunk_size: int) -> None:
-    compare(triton_ssd.ssd, reference.ssd, inputs, chunk_size=chunk_size)
+    slack = TWICE if inputs["x_BLHP"].dtype == torch.bfloat16 else 1.0
+    compare(triton_ssd.ssd, reference.ssd, inputs, slack, chunk_size=chunk_size)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +262,7 @@ def test_it_runs_by_itself_on_gpus_only(op: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("taps", [1, 4])
-@pytest.mark.parametrize("shape", [(2, 37, 20), (1, 1, 3), (3, 16, 130), (2, 2, 128)])
+@pytest.mark.parametrize("shape", [(2, 37, 20), (1, 1, 3), (3, 16, 130), (9, 2, 128), (7, 5, 6)])
 def test_causal_convolution_and_silu(shape: tuple[int, int, int], taps: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     x = torch.randn(*shape[:2], 2 * shape[2], device=DEVICE).to(dtype).chunk(2, dim=-1)[1]  # a view
@@ -270,6 +274,24 @@ def test_causal_convolution_and_silu(shape: tuple[int, int, int], taps: int, dty
         got = tokenwise.causal_conv_silu(x, weight, bias, "ssd")
     assert got.dtype == dtype
     assert error(got, expected.transpose(1, 2)) < (TOLERANCE[dtype][0] if dtype != torch.float32 else 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("channels", [3, 16, 20])
+def test_addition_and_root_mean_square_norm(channels: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, branch = (
+        torch.randn(2, 5, channels, device=DEVICE),
+        torch.randn(2, 5, channels, device=DEVICE).to(dtype),
+    )
+    weight = torch.randn(channels, device=DEVICE)
+    added = x + branch
+    alone, want = (F.rms_norm(t.double(), (channels,), weight.double(), 1e-5) for t in (x, added))
+    tolerance = 1e-6 if dtype == torch.float32 else _ROUNDING
+    assert error(tokenwise.add_rms_norm_(x, None, weight, 1e-5, dtype), alone) < tolerance
+    normed = tokenwise.add_rms_norm_(x, branch, weight, 1e-5, dtype)
+    assert normed.dtype == dtype and error(normed, want) < tolerance
+    assert torch.equal(x, added)
 
 
 def mamba_towers() -> dict[str, nn.Module]:

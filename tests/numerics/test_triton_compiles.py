@@ -20,7 +20,7 @@ KERNELS = {
     "summarise": WALK,
     "follow": WALK | {"ADD": False},
     "merge": {"E": 256, "W": 4, "NORM": True, "ROWS": 16, "X": 256},
-    "add_norm": {"C": 128, "ADD": True, "T": 16, "X": 128},
+    "add_norm": {"C": 128, "ADD": True, "CENTRED": True, "T": 16, "X": 128},
     "causal_conv_silu": {"D": 4096, "K": 4, "T": 16, "X": 128},
     "conv_silu": {"E": 256, "T": 16, "X": 64},
     "carry": {"NE": 256, "ADJOINT": 1, "T": 16, "X": 32},
@@ -36,9 +36,9 @@ def assembly(kernel: Any, constants: dict[str, object]) -> str:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    numbers = ("height", "width", "tiles", "images", "axis", "segments", "pixels", "length", "x_row")
+    numbers = ("height", "width", "tiles", "images", "axis", "segments", "pixels", "rows", "length", "x_row")
     kinds = {**dict.fromkeys(numbers, "i32"), "eps": "fp32"}
-    kinds |= dict.fromkeys(("x", "x_dbl", "source", "y_WBLE", "y_WME", "x_BHWE", "y_BHWE", "y_BLD"), "*bf16")
+    kinds |= dict.fromkeys(("x", "x_dbl", "source", "y_WBLE", "y_WME", "x_BHWE", "y_BHWE", "y_MD"), "*bf16")
     names = kernel.arg_names
     signature = {n: "constexpr" if n in constants else kinds.get(n, "*fp32") for n in names}
     values = {(names.index(n),): value for n, value in constants.items()}

@@ -142,8 +142,29 @@ def test_compiling_counts_against_no_budget(
     monkeypatch.setattr(measuring.time, "monotonic", lambda: subject.now)
     result = Measurement(latencies_ms=[50.0])  # most of it launches: 20 a second, later batches 1,000
     measuring._throughput(subject, result, 10.0)
-    assert result.rates == pytest.approx({2: 1000.0, 4: 1000.0} | ({} if batches else {1: 20.0}))
+    searched = {1: 20.0, 8: 1000.0}
+    assert result.rates == pytest.approx({2: 1000.0, 4: 1000.0} | ({} if batches else searched))
     assert subject.now > 2 * 60 and ("batches_end" in result.facts) == (batches is None)
+
+
+class Disturbed(Scripted):
+    """Its passes of two inputs take as long as one of eight: the host was busy. From 16 on nothing gains."""
+
+    def seconds(self, inputs: tuple[torch.Tensor, ...], passes: int = 1) -> float:
+        batch = len(inputs[0])
+        took = passes * (0.008 if batch == 2 else 0.001 if batch <= 16 else 0.001 * batch / 16)
+        self.now += took
+        return took
+
+
+def test_one_batch_without_gain_does_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = Disturbed(Job("climp-m1@micro", "image", 64, "cuda", budget_s=60.0))
+    monkeypatch.setattr(measuring.time, "monotonic", lambda: subject.now)
+    result = Measurement(latencies_ms=[1.0])
+    measuring._throughput(subject, result, 60.0)
+    assert result.rates[2] < result.rates[1]
+    assert max(result.rates, key=lambda batch: result.rates[batch]) == 16 and max(result.rates) == 64
+    assert result.facts["batches_end"] == "32 and 64 gain less than 2%"
 
 
 def test_what_graphs_gave_is_a_metric_and_what_they_did_not_a_reason() -> None:

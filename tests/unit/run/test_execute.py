@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from climp_bench.embed import batches
 from climp_bench.errors import StoreError
 from climp_bench.results import ResultStore
 from climp_bench.run.execute import execute
@@ -91,17 +92,24 @@ def test_other_prompts_or_other_weights_are_not_reused(make_wds, tmp_path: Path)
     assert execute(make_plan([retrained], [other]), settings, Listener()).reused == 0
 
 
-def test_a_broken_task_or_model_fails_alone(make_wds, tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_broken_task_or_model_fails_alone(
+    device: str, make_wds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_share_of_memory", lambda: 1.0)
     make_wds()
     bad = make_wds("bad")
     (bad / "test/1.tar").write_bytes((bad / "test/1.tar").read_bytes().replace(b"IHDR", b"JUNK"))
     suite = _suite(
         {"dataset": "bad"}, {"dataset": "toy"}, {"dataset": "toi"}, {"dataset": "toy", "n": 11, "id": "count"}
     )
-    encoders = [ToyEncoder("good"), ToyEncoder("nan", poison="images")]
+    names = {"good": "", "nan": "images", "mute": "texts"}
+    encoders = [ToyEncoder(name, poison=poison) for name, poison in names.items()]
+    for encoder in encoders:
+        encoder.device, encoder.gpu = device, None if device == "cpu" else "Some GPU"
     listener = Listener()
     outcome = execute(make_plan(encoders, [suite]), _settings(tmp_path), listener)
-    assert outcome.done == 1 and outcome.failed == 7
+    assert outcome.done == 1 and outcome.failed == 11
     ok = {(r.task, r.model.family) for r in outcome.records if r.status == "ok"}
     assert ok == {("toy", "good")}
     reasons = {
@@ -110,7 +118,7 @@ def test_a_broken_task_or_model_fails_alone(make_wds, tmp_path: Path) -> None:
     assert "1.tar:s0000005" in reasons["bad"]
     assert "unknown dataset 'toi'" in reasons["toi"]
     assert "the suite says 11" in reasons["count"]
-    assert len(listener.failures) == 7
+    assert len(listener.failures) == 11
 
 
 def test_a_failure_is_replaced_by_a_later_success(make_wds, tmp_path: Path) -> None:
