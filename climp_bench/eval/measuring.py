@@ -286,7 +286,8 @@ def _throughput(subject: Subject, result: Measurement, deadline: float) -> None:
             continue
         expected = batch / max(result.rates.values(), default=1 / single)
         if (searching or job.device == "cpu") and time.monotonic() + 2 * expected > deadline:
-            result.facts["batches_end"] = f"{batch} {OUT_OF_BUDGET}"
+            stalled = f"{batch // 2} gains less than {100 * (GAIN - 1):.0f}%, the budget ends before {batch}"
+            result.facts["batches_end"] = stalled if without_gain else f"{batch} {OUT_OF_BUDGET}"
             break
         try:
             rate, passes, compiling = _rate(subject, batch, deadline)

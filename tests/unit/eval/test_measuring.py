@@ -157,14 +157,24 @@ class Disturbed(Scripted):
         return took
 
 
-def test_one_batch_without_gain_does_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = Disturbed(Job("climp-m1@micro", "image", 64, "cuda", budget_s=60.0))
+@pytest.mark.parametrize(
+    ("budget_s", "largest", "why"),
+    [
+        (60.0, 64, "32 and 64 gain less than 2%"),
+        (2.3, 32, "32 gains less than 2%, the budget ends before 64"),
+        (1.8, 16, "32 would exceed the budget"),
+    ],
+)
+def test_the_search_ends_after_two_batches_without_gain_or_with_the_budget(
+    budget_s: float, largest: int, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = Disturbed(Job("climp-m1@micro", "image", 64, "cuda", budget_s=budget_s))
     monkeypatch.setattr(measuring.time, "monotonic", lambda: subject.now)
     result = Measurement(latencies_ms=[1.0])
-    measuring._throughput(subject, result, 60.0)
+    measuring._throughput(subject, result, budget_s)
     assert result.rates[2] < result.rates[1]
-    assert max(result.rates, key=lambda batch: result.rates[batch]) == 16 and max(result.rates) == 64
-    assert result.facts["batches_end"] == "32 and 64 gain less than 2%"
+    assert max(result.rates, key=lambda batch: result.rates[batch]) == 16
+    assert (max(result.rates), result.facts["batches_end"]) == (largest, why)
 
 
 def test_what_graphs_gave_is_a_metric_and_what_they_did_not_a_reason() -> None:
