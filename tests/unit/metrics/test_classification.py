@@ -99,6 +99,21 @@ def test_prompt_weights_equal_clip_benchmark() -> None:
     assert weights.shape == (16, 3) and weights.dtype == np.float32
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_prompt_weights_are_those_of_all_prompts_at_once(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ours, "_ROWS", 7)
+    rng = np.random.default_rng(0)
+    rows, owner = rng.standard_normal((60, 5)).astype(kind), rng.permutation(np.arange(60) % 9)
+    sums = np.zeros((9, 5))
+    np.add.at(sums, owner, rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1)[:, None])
+    means = sums / np.bincount(owner)[:, None]
+    wanted = (means / np.linalg.norm(means, axis=1)[:, None]).T.astype(np.float32)
+    np.testing.assert_array_equal(ours.prompt_weights(rows, owner, 9), wanted)
+    rows[53] = 0
+    with pytest.raises(MetricError, match="row 53 has norm 0"):
+        ours.prompt_weights(rows, owner, 9)
+
+
 def test_acc5_is_none_below_five_classes_and_one_at_five() -> None:
     scores = np.eye(5, dtype=np.float32)
     assert ours.acc5(scores[:, :4], [0, 1, 2, 3, 3]) is None
