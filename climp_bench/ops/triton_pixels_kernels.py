@@ -1,6 +1,7 @@
 """What stands between the matrix products of a VMamba block, in Triton for inference: channels last.
 
-Axis letters: see ``climp_bench.specs``; M is pixels, C channels of the residual stream, E those of the scan.
+Axis letters: see ``climp_bench.specs``; M is pixels (or tokens, whose blocks share ``add_norm``), C channels of
+the residual stream, E those of the scan.
 Offsets inside an image fit 32 bits.
 """
 
@@ -13,7 +14,8 @@ ROWS = tl.constexpr(4)
 """Rows of an image that a program of ``conv_silu`` makes: a row that is loaded serves three of them."""
 
 
-@triton.jit
+# Of texts batched by length every batch has another number of tokens: one binary serves all.
+@triton.jit(do_not_specialize=["pixels"])
 def add_norm(
     x_MC: tl.tensor,
     branch_MC: tl.tensor,
