@@ -1,8 +1,7 @@
 """What stands between the matrix products of a VMamba block, in Triton for inference: channels last.
 
-Axis letters: see ``climp_bench.specs``; M is pixels (or tokens, whose blocks share ``add_norm``), C channels of
-the residual stream, E those of the scan.
-Offsets inside an image fit 32 bits.
+Axis letters: see ``climp_bench.specs``; M is pixels (or tokens, whose blocks share ``add_norm``), C channels
+of the residual stream, E those of the scan. Offsets inside an image fit 32 bits.
 """
 
 import triton
