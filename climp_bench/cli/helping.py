@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, closing, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,7 @@ TOGETHER = (
     "train", "ablation", "scaling", "bias",
 )  # fmt: skip
 """Commands that several processes can run together."""
+_PATIENCE_S = 30.0
 
 
 def check_alone(command: str | None) -> None:
@@ -36,13 +40,32 @@ def check_alone(command: str | None) -> None:
 
 @contextmanager
 def silent_if_helper() -> Iterator[None]:
-    """Nothing that a helper prints is seen: rank 0 says it already."""
-    with ExitStack() as stack:
-        if is_helper():
+    """Nothing that a helper prints is seen, rank 0 says it already, unless it is refused and rank 0 is not."""
+    if not is_helper():
+        yield
+        return
+    said = StringIO()
+    try:
+        with ExitStack() as stack:
             nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
             stack.enter_context(redirect_stdout(nowhere))
-            stack.enter_context(redirect_stderr(nowhere))
-        yield
+            stack.enter_context(redirect_stderr(said))
+            yield
+    except SystemExit as stop:
+        if stop.code == UsageError.exit_code:
+            let_rank_0_speak()
+            sys.stderr.write(said.getvalue())
+        raise
+
+
+def let_rank_0_speak() -> None:
+    """A refused helper: wait for rank 0 to be refused alike, which ends this process too.
+
+    torchrun ends all ranks as soon as one fails: a helper that is sooner would stop rank 0 before it has said
+    why. Returns if rank 0 goes on, as when a file is missing on this machine alone.
+    """
+    with suppress(KeyboardInterrupt):
+        time.sleep(_PATIENCE_S)
 
 
 @contextmanager

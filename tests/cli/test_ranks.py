@@ -15,6 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
+from climp_bench.cli import helping
+from climp_bench.cli.main import main
+
 TASKS = """
 schema = 1
 name = "few"
@@ -50,9 +53,10 @@ def evaluation(command: str, suite: Path, place: Path, *more: str) -> list[str]:
     return [command, "--suite", str(suite), "--device", "cpu", "--workers", "0", "--json", *where, *more]
 
 
-def start(n: int, home: Path, *command: str) -> subprocess.CompletedProcess[str]:
+def start(n: int, home: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    around = environment(home) | variables
     return subprocess.run(
-        words(n, *command), env=environment(home), capture_output=True, text=True, timeout=240, check=False
+        words(n, *command), env=around, capture_output=True, text=True, timeout=240, check=False
     )
 
 
@@ -118,8 +122,27 @@ def test_a_killed_process_ends_the_run_and_the_next_one_goes_on(tmp_path: Path) 
     assert all(r["n_evaluated"] == 700 for r in json.loads(done.stdout) if r["status"] == "ok")
 
 
-def test_what_one_process_runs_is_refused_once(tmp_path: Path) -> None:
-    done = start(2, tmp_path, "efficiency", "--device", "meta")
+def test_what_is_refused_is_said_once_however_late_rank_0_is(tmp_path: Path) -> None:
+    late = "import os, time\ntime.sleep(4 if os.environ.get('RANK') == '0' else 0)\n"
+    (tmp_path / "sitecustomize.py").write_text(late)
+    done = start(2, tmp_path, "efficiency", "--device", "meta", PYTHONPATH=str(tmp_path))
     assert done.returncode != 0
     assert done.stderr.count("efficiency: one process runs this command.") == 1
     assert "Start it without torchrun" in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"), [("--suite=absent.toml", "absent.toml"), ("--sweet=x", "No such option: --sweet")]
+)
+def test_a_helper_that_alone_is_refused_says_why_after_a_while(
+    option: str, reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(sys, "argv", ["climp-bench", "zeroshot", option])
+    waits: list[str] = []
+    monkeypatch.setattr(helping.time, "sleep", lambda seconds: waits.append(capsys.readouterr().err))
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert waits == [""] and reason in capsys.readouterr().err
