@@ -61,15 +61,13 @@ def prompt_weights(text_TD: ArrayLike, class_of_T: ArrayLike, n_classes: int) ->
     text = real("text_TD", text_TD, 2)
     owner = indices("class_of_T", class_of_T, n_classes)
     same_length(text_TD=text, class_of_T=owner)
-    missing = np.flatnonzero(np.bincount(owner, minlength=n_classes) == 0)
+    counts = np.bincount(owner, minlength=n_classes)
+    missing = np.flatnonzero(counts == 0)
     if missing.size:
         raise MetricError(f"{missing.size} class(es) have no prompt, the first is class {missing[0]}")
-    sums = np.zeros((n_classes, text.shape[1]))
     norms = _norms("text_TD", text)
-    for start in range(0, len(text), _ROWS):
-        some = slice(start, start + _ROWS)
-        np.add.at(sums, owner[some], text[some] / norms[some])
-    means = sums / np.bincount(owner, minlength=n_classes)[:, None]
+    of_class = np.split(np.argsort(owner, kind="stable"), np.cumsum(counts)[:-1])
+    means = np.stack([(text[rows] / norms[rows]).mean(axis=0) for rows in of_class])
     weights = means / _norms("class means", means)
     return np.ascontiguousarray(weights.T, dtype=np.float32)
 
