@@ -40,7 +40,7 @@ def check_alone(command: str | None) -> None:
 
 @contextmanager
 def silent_if_helper() -> Iterator[None]:
-    """Nothing that a helper prints is seen, rank 0 says it already, unless it is refused and rank 0 is not."""
+    """Hide what a helper prints, which rank 0 says already, unless the helper is refused and rank 0 is not."""
     if not is_helper():
         yield
         return
