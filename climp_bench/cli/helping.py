@@ -40,7 +40,7 @@ def check_alone(command: str | None) -> None:
 
 @contextmanager
 def silent_if_helper() -> Iterator[None]:
-    """Hide what a helper prints, which rank 0 says already, unless the helper is refused and rank 0 is not."""
+    """Hide what a helper prints: rank 0 says it already, unless the helper alone is refused."""
     if not is_helper():
         yield
         return
