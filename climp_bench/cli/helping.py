@@ -29,6 +29,7 @@ TOGETHER = (
 )  # fmt: skip
 """Commands that several processes can run together."""
 _PATIENCE_S = 30.0
+"""How long a refused helper waits for rank 0 to end the run."""
 
 
 def check_alone(command: str | None) -> None:
@@ -51,14 +52,17 @@ def silent_if_helper() -> Iterator[None]:
             stack.enter_context(redirect_stdout(nowhere))
             stack.enter_context(redirect_stderr(said))
             yield
+    except UsageError:
+        _let_rank_0_speak()
+        raise
     except SystemExit as stop:
-        if stop.code == UsageError.exit_code:
-            let_rank_0_speak()
+        if stop.code == UsageError.exit_code:  # the parser of options, which has printed why
+            _let_rank_0_speak()
             sys.stderr.write(said.getvalue())
         raise
 
 
-def let_rank_0_speak() -> None:
+def _let_rank_0_speak() -> None:
     """A refused helper: wait for rank 0 to be refused alike, which ends this process too.
 
     torchrun ends all ranks as soon as one fails: a helper that is sooner would stop rank 0 before it has said

@@ -26,7 +26,7 @@ from climp_bench.cli.doctor import doctor
 from climp_bench.cli.efficiency import efficiency
 from climp_bench.cli.gate import gate_app
 from climp_bench.cli.geometry import geometry
-from climp_bench.cli.helping import check_alone, let_rank_0_speak, silent_if_helper
+from climp_bench.cli.helping import check_alone, silent_if_helper
 from climp_bench.cli.models import models_app
 from climp_bench.cli.ood import ood
 from climp_bench.cli.release_check import release_check
@@ -39,7 +39,7 @@ from climp_bench.cli.similarity import similarity
 from climp_bench.cli.suites import suites_app
 from climp_bench.cli.train import train
 from climp_bench.cli.zeroshot import zeroshot
-from climp_bench.errors import ClimpError, UsageError
+from climp_bench.errors import ClimpError
 from climp_bench.ranks import is_helper
 
 EPILOG = """Examples:
@@ -119,8 +119,6 @@ def main() -> None:
     except ClimpError as error:
         if debug:
             raise
-        if isinstance(error, UsageError) and is_helper():
-            let_rank_0_speak()
         console.show_error(error)
         sys.exit(error.exit_code)
     except Exception as error:

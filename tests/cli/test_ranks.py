@@ -122,7 +122,7 @@ def test_a_killed_process_ends_the_run_and_the_next_one_goes_on(tmp_path: Path) 
     assert all(r["n_evaluated"] == 700 for r in json.loads(done.stdout) if r["status"] == "ok")
 
 
-def test_what_is_refused_is_said_once_however_late_rank_0_is(tmp_path: Path) -> None:
+def test_what_is_refused_is_said_once_even_if_rank_0_is_late(tmp_path: Path) -> None:
     late = "import os, time\ntime.sleep(4 if os.environ.get('RANK') == '0' else 0)\n"
     (tmp_path / "sitecustomize.py").write_text(late)
     done = start(2, tmp_path, "efficiency", "--device", "meta", PYTHONPATH=str(tmp_path))
