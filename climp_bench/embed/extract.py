@@ -28,8 +28,11 @@ Progress = Callable[[int], None]
 log = logging.getLogger(__name__)
 
 PART_IMAGES = 512
-PART_TEXTS, GPU_PART_TEXTS = 2048, 32768
-"""Texts of a part. Among many a GPU finds full batches of equal lengths; a CPU loses few if it is stopped."""
+PART_TEXTS = 2048
+"""Texts of a part on a CPU, which loses few if it is stopped."""
+GPU_FIRST_TEXTS, GPU_PART_TEXTS = 4096, 32768
+"""On a GPU a part has twice the texts of the one before, up to so many: soon there is something to encode,
+and among many texts there are full batches of equal lengths."""
 
 
 @dataclass(frozen=True)
@@ -197,10 +200,8 @@ def _fill_texts(
 ) -> tuple[Array, int]:
     """The rows, and how many texts were encoded for them."""
     encoded = 0
-    size = PART_TEXTS if encoder.device == "cpu" else GPU_PART_TEXTS
-    starts = range(0, len(distinct), size)
     with entry.locked():
-        parts = [distinct[start : start + size] for start in starts]
+        parts = list(_text_parts(distinct, encoder.device))
         stored = {k: rows for k in range(len(parts)) if (rows := entry.read_part(k)) is not None}
         missing = [k for k in range(len(parts)) if k not in stored]
         known = known_rows(root, entry.key, [text for k in missing for text in parts[k]])
@@ -218,6 +219,15 @@ def _fill_texts(
         entry.finish(len(parts), len(distinct))
     whole = [stored[k] for k in range(len(parts))]
     return np.concatenate(whole) if whole else np.zeros((0, 0), np.float32), encoded
+
+
+def _text_parts(texts: Sequence[str], device: str) -> Iterator[Sequence[str]]:
+    """Change it together with ``key.CODE_VERSION``: a run that was stopped keeps the parts it has."""
+    first, most = (PART_TEXTS, PART_TEXTS) if device == "cpu" else (GPU_FIRST_TEXTS, GPU_PART_TEXTS)
+    start, size = 0, min(first, most)
+    while start < len(texts):
+        yield texts[start : start + size]
+        start, size = start + size, min(2 * size, most)
 
 
 @contextmanager

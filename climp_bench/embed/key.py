@@ -9,8 +9,8 @@ from typing import Literal
 
 from climp_bench.models.adapters import Encoder
 
-CODE_VERSION = "3"
-"""Raised whenever a change in climp-bench changes embeddings of unchanged models and data."""
+CODE_VERSION = "4"
+"""Raised whenever a change in climp-bench changes embeddings of unchanged models and data, or their parts."""
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,8 @@ def lengths_and_recall(
         longer = tokens_M > limit if context is None or limit < context else np.zeros_like(truncated_M)
         extra = {"max_tokens": limit, "truncated_share": float((longer | truncated_M).mean())}
         try:
-            found = retrieve(embed(encoder.at_length(limit), longer), ks, seed)
+            cut = embed(encoder.at_length(limit), longer)
+            found = retrieve(cut, ks, seed, device=encoder.device)
         except UsageError as error:
             found = [
                 Score(score.metric, None, None, score.n, reason=str(error))

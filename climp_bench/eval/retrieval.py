@@ -12,30 +12,40 @@ import numpy as np
 
 from climp_bench.embed.sets import EmbeddingSet
 from climp_bench.eval.scores import Score
-from climp_bench.metrics.retrieval import recall_at_k
+from climp_bench.metrics.retrieval import CHUNK_SCORES, recall_at_k
 from climp_bench.metrics.uncertainty import bootstrap_mean, wilson
 
+MANY_SCORES = CHUNK_SCORES
+"""Pairs of an image and a text from which on a GPU is worth its start; below, a CPU takes a moment."""
 
-def retrieve(embeddings: EmbeddingSet, ks: Sequence[int], seed: int = 0) -> list[Score]:
-    """Recall@k both ways.
+
+def retrieve(
+    embeddings: EmbeddingSet, ks: Sequence[int], seed: int = 0, *, device: str = "cpu"
+) -> list[Score]:
+    """Recall@k both ways, of many pairs on ``device``: where, depends on nothing else than these two.
 
     Intervals: Wilson over images for image -> text; for text -> image a bootstrap clustered by image,
     because captions of one image are not independent.
     """
     notes = embeddings.notes
-    outcome = recall_at_k(embeddings.images, embeddings.texts, notes.owner, ks)
+    standing_of, where = None, {}
+    if device != "cpu" and len(embeddings.images) * len(embeddings.texts) >= MANY_SCORES:
+        from climp_bench.eval.standing import standing_on
+
+        standing_of, where = standing_on(device), {"scores_computed_on": device}
+    outcome = recall_at_k(embeddings.images, embeddings.texts, notes.owner, ks, standing_of=standing_of)
     scores = []
     for k in outcome.ks:
         hits = outcome.text_hits_M[k]
         interval = bootstrap_mean(hits.astype(np.float64), clusters_N=notes.owner, seed=seed)
-        extra = {"ties": outcome.text_ties[k], "images": len(embeddings.images)}
+        extra = {"ties": outcome.text_ties[k], "images": len(embeddings.images)} | where
         value = outcome.image_retrieval_recall(k)
         name = f"image_retrieval_recall@{k}"
         scores.append(Score(name, value, interval, len(hits), extra=extra, outcomes=hits, over="texts"))
     for k in outcome.ks:
         found = outcome.image_hits_N[k]
         interval = wilson(int(found.sum()), len(found))
-        extra = {"ties": outcome.image_ties[k], "texts": len(embeddings.texts)}
+        extra = {"ties": outcome.image_ties[k], "texts": len(embeddings.texts)} | where
         value = outcome.text_retrieval_recall(k)
         name = f"text_retrieval_recall@{k}"
         scores.append(Score(name, value, interval, len(found), extra=extra, outcomes=found))

@@ -10,8 +10,9 @@ decides are counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -60,6 +61,83 @@ class RetrievalOutcome:
         return float(self.image_hits_N[k].mean())
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Where each query's best match stands.
+
+    Attributes:
+        above_Q: candidates with a higher score.
+        before_Q: wrong candidates with an equal score and a lower index.
+        tied_Q: all wrong candidates with an equal score.
+    """
+
+    above_Q: Ints
+    before_Q: Ints
+    tied_Q: Ints
+
+    def hits(self, k: int) -> Bools:
+        """Whether each query's best match is among its ``k`` best candidates."""
+        return self.above_Q + self.before_Q < k
+
+    def ties(self, k: int) -> int:
+        """How many of the hits at ``k`` another order of equal scores would change."""
+        return int(np.count_nonzero((self.above_Q < k) & (self.above_Q + self.tied_Q >= k)))
+
+
+class StandingOf(Protocol):
+    """Finds where the best match of each query stands among all candidates."""
+
+    def __call__(
+        self,
+        query_QD: Float32s,
+        candidate_CD: Float32s,
+        group_of_query_Q: Ints,
+        group_of_candidate_C: Ints,
+        budget: int,
+    ) -> Standing:
+        """A candidate matches a query when both have the same group; each query has at least one match.
+
+        Args:
+            budget: how many scores to hold at a time.
+        """
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The matches of some consecutive queries, K in all, those of one query together.
+
+    Attributes:
+        queries: which queries, R of them.
+        row_K: the query of each match, from 0 for the first of these queries.
+        candidate_K: the candidate of each match, ascending for each query.
+        offset_R: where the matches of each query begin.
+    """
+
+    queries: slice
+    row_K: Ints
+    candidate_K: Ints
+    offset_R: Ints
+
+
+def rows_at_a_time(query_QD: Float32s, candidate_CD: Float32s, budget: int) -> int:
+    """Of how many queries ``budget`` holds the scores; one at least."""
+    return min(max(1, budget // len(candidate_CD)), len(query_QD))
+
+
+def matches(group_of_query_Q: Ints, group_of_candidate_C: Ints, rows: int) -> Iterator[Matches]:
+    """The matches of ``rows`` queries at a time."""
+    order = np.argsort(group_of_candidate_C, kind="stable")
+    starts_Q, stops_Q = (
+        np.searchsorted(group_of_candidate_C[order], group_of_query_Q, side) for side in ("left", "right")
+    )
+    for first in range(0, len(group_of_query_Q), rows):
+        some = slice(first, first + rows)
+        sizes = stops_Q[some] - starts_Q[some]
+        offsets = np.cumsum(sizes) - sizes
+        places = np.arange(sizes.sum()) + np.repeat(starts_Q[some] - offsets, sizes)
+        yield Matches(some, np.repeat(np.arange(len(sizes)), sizes), order[places], offsets)
+
+
 def recall_at_k(
     image_ND: ArrayLike,
     text_MD: ArrayLike,
@@ -67,6 +145,7 @@ def recall_at_k(
     ks: Sequence[int] = (1, 5, 10),
     *,
     chunk_scores: int = CHUNK_SCORES,
+    standing_of: StandingOf | None = None,
 ) -> RetrievalOutcome:
     """Score every text against every image and see which queries find their match.
 
@@ -75,6 +154,7 @@ def recall_at_k(
         image_of_text_M: for each text the index of its image; every image needs at least one text.
         ks: cut-offs, at least 1; one beyond the number of candidates is always a hit.
         chunk_scores: how many scores to hold in memory at a time; does not change the definition.
+        standing_of: multiplies and compares; by default ``standing_by_numpy``.
 
     Raises:
         MetricError: an image without captions, an index out of range, misshapen or non-finite input.
@@ -96,8 +176,9 @@ def recall_at_k(
             remedy="Drop images without captions before scoring; they have no right answer.",
         )
     images = np.arange(len(image))
-    text_standing = _best_match(text, image, owner, images, chunk_scores)
-    image_standing = _best_match(image, text, images, owner, chunk_scores)
+    standing_of = standing_of or standing_by_numpy
+    text_standing = standing_of(text, image, owner, images, chunk_scores)
+    image_standing = standing_of(image, text, images, owner, chunk_scores)
     cuts = tuple(sorted({int(k) for k in ks}))
     return RetrievalOutcome(
         ks=cuts,
@@ -109,42 +190,21 @@ def recall_at_k(
     )
 
 
-@dataclass(frozen=True)
-class _Standing:
-    """Where each query's best match stands: candidates above it, wrong ones tied before it, all tied."""
-
-    above_Q: Ints
-    before_Q: Ints
-    tied_Q: Ints
-
-    def hits(self, k: int) -> Bools:
-        return self.above_Q + self.before_Q < k
-
-    def ties(self, k: int) -> int:
-        return int(np.count_nonzero((self.above_Q < k) & (self.above_Q + self.tied_Q >= k)))
-
-
-def _best_match(
+def standing_by_numpy(
     query_QD: Float32s,
     candidate_CD: Float32s,
     group_of_query_Q: Ints,
     group_of_candidate_C: Ints,
     budget: int,
-) -> _Standing:
-    """A candidate matches a query when both have the same group; each query has at least one match."""
-    order = np.argsort(group_of_candidate_C, kind="stable")
-    starts, stops = (
-        np.searchsorted(group_of_candidate_C[order], group_of_query_Q, side) for side in ("left", "right")
-    )
+) -> Standing:
+    """``StandingOf`` on the CPU."""
     above, before, tied = (np.zeros(len(query_QD), np.int64) for _ in range(3))
-    rows = min(max(1, budget // len(candidate_CD)), len(query_QD))
-    held = np.empty((rows, len(candidate_CD)), np.float32)
-    for first in range(0, len(query_QD), rows):
-        some = slice(first, first + rows)
-        query_RD = query_QD[some]
+    held = np.empty((rows_at_a_time(query_QD, candidate_CD, budget), len(candidate_CD)), np.float32)
+    for some in matches(group_of_query_Q, group_of_candidate_C, len(held)):
+        query_RD = query_QD[some.queries]
         scores_RC = np.matmul(query_RD, candidate_CD.T, out=held[: len(query_RD)])
-        best_R = _best_scores(scores_RC, order, starts[some], stops[some])
-        for q, (score_C, best) in enumerate(zip(scores_RC, best_R, strict=True), first):
+        best_R = np.maximum.reduceat(scores_RC[some.row_K, some.candidate_K], some.offset_R)
+        for q, (score_C, best) in enumerate(zip(scores_RC, best_R, strict=True), some.queries.start):
             reached = np.count_nonzero(score_C >= best)
             if reached == 1:  # by the match alone, as for most queries: nothing above, nothing tied
                 continue
@@ -153,14 +213,4 @@ def _best_match(
                 equal = np.flatnonzero(score_C == best)
                 right = group_of_candidate_C[equal] == group_of_query_Q[q]
                 before[q], tied[q] = right.argmax(), np.count_nonzero(~right)
-    return _Standing(above, before, tied)
-
-
-def _best_scores(scores_RC: Float32s, order_C: Ints, starts_R: Ints, stops_R: Ints) -> Float32s:
-    """Each row's highest score among its matches, the candidates ``order_C[start:stop]`` (at least one)."""
-    sizes = stops_R - starts_R
-    offsets = np.cumsum(sizes) - sizes
-    places = np.arange(sizes.sum()) + np.repeat(starts_R - offsets, sizes)
-    matches = scores_RC[np.repeat(np.arange(len(sizes)), sizes), order_C[places]]
-    best_R: Float32s = np.maximum.reduceat(matches, offsets)
-    return best_R
+    return Standing(above, before, tied)

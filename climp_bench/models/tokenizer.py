@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 END_TOKEN = "<|end|>"
 PAD_ID = 0
+AT_A_TIME = 512
+"""Texts handed to the library at a time. It makes an object of each: of tens of thousands, memory is slow."""
 MIN_VOCAB_SIZE = len(pre_tokenizers.ByteLevel.alphabet()) + 1
 
 
@@ -74,7 +76,9 @@ class Tokenizer:
                 raise DataError(
                     "the caption is empty", where=f"caption {index}", remedy="Remove it or write one."
                 )
-        return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts))]
+        starts = range(0, len(texts), AT_A_TIME)
+        some = (list(texts[start : start + AT_A_TIME]) for start in starts)
+        return [encoding.ids for batch in some for encoding in self._backend.encode_batch_fast(batch)]
 
     def pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Right-pad to the longest row.

@@ -166,7 +166,7 @@ class _JobRun:
         try:
             texts = texts_of(encoder)
             embeddings = EmbeddingSet(images.rows, texts.rows, notes)
-            scores = self._score(embeddings, encoder.dtype)
+            scores = self._score(embeddings, encoder)
             if self.addition:
                 scores += self.addition.scores(encoder, embeddings, scores)
             self._record(encoder, scores, embeddings, images.cached and texts.cached)
@@ -186,12 +186,12 @@ class _JobRun:
             team=self.settings.team,
         )
 
-    def _score(self, embeddings: EmbeddingSet, dtype: str) -> list[Score]:
-        suite, task, seed = self.job.suite, self.job.task, self.settings.seed
+    def _score(self, embeddings: EmbeddingSet, encoder: Encoder) -> list[Score]:
+        suite, task, seed, dtype = self.job.suite, self.job.task, self.settings.seed, encoder.dtype
         if self.job.measure == "geometry":
             return describe(embeddings, sample=self.settings.sample, seed=seed)
         if embeddings.notes.kind == "retrieval":
-            return retrieve(embeddings, task.ks, seed)
+            return retrieve(embeddings, task.ks, seed, device=encoder.device)
         if embeddings.notes.kind == "multilabel":
             return tag(embeddings, suite.protocol, seed, dtype=dtype)
         return classify(embeddings, seed, protocol=suite.protocol, dtype=dtype)

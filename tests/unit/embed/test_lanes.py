@@ -150,6 +150,17 @@ def test_on_a_gpu_another_thread_encodes_the_next_texts(
     assert embed_texts(texts, encoder, tmp_path / "gpu").cached
 
 
+def test_parts_of_a_gpu_grow_so_that_it_starts_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_share_of_memory", lambda: 1.0)
+    monkeypatch.setattr(extract, "GPU_FIRST_TEXTS", 4)
+    monkeypatch.setattr(extract, "GPU_PART_TEXTS", 16)
+    encoder = OnGpu()
+    texts = [f"text {k:02}" for k in range(50)]
+    wanted = embed_texts(texts, ToyEncoder(), tmp_path / "cpu").rows
+    np.testing.assert_array_equal(embed_texts(texts, encoder, tmp_path / "gpu").rows, wanted)
+    assert encoder.sizes == [4, 8, 16, 16, 6]
+
+
 def test_texts_that_fail_on_a_gpu_leave_the_parts_before_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

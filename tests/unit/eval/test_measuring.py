@@ -78,7 +78,7 @@ def test_a_cell_of_a_scan_says_which_backend_ran_and_that_it_was_right() -> None
 
 
 def test_a_text_tower_in_a_lower_precision() -> None:
-    result = measure(Job("rope-vit@micro", "text", 20, "cpu", dtype="bfloat16", budget_s=1, part="times"))
+    result = measure(Job("rope-vit@micro", "text", 20, "cpu", dtype="bfloat16", budget_s=5, part="times"))
     assert result.latencies_ms and result.values == {} and result.backends == {}
 
 
@@ -91,7 +91,7 @@ def test_a_budget_that_the_first_pass_exceeds_leaves_reasons() -> None:
 
 def test_a_batch_that_would_exceed_the_budget_is_not_begun() -> None:
     result = measure(
-        Job("rope-vit@micro", "image", 64, "cpu", batches=(1, 100_000), budget_s=1, part="times")
+        Job("rope-vit@micro", "image", 64, "cpu", batches=(1, 100_000), budget_s=5, part="times")
     )
     assert set(result.rates) == {1} and result.facts["batches_end"] == "100000 would exceed the budget"
 

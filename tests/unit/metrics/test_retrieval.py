@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from climp_bench.errors import MetricError
-from climp_bench.metrics.retrieval import recall_at_k
+from climp_bench.eval.standing import standing_on
+from climp_bench.metrics.retrieval import StandingOf, recall_at_k, standing_by_numpy
 
+BOTH = pytest.mark.parametrize("standing_of", [standing_by_numpy, standing_on("cpu")], ids=["numpy", "torch"])
 Case = tuple[np.ndarray, np.ndarray, np.ndarray, int, int]
 
 
@@ -40,10 +42,11 @@ def sorted_hits(scores: np.ndarray, match: np.ndarray, k: int, wrong_first: bool
     return hits
 
 
-@given(pairs())
-def test_equals_a_full_sort(case: Case) -> None:
+@BOTH
+@given(case=pairs())
+def test_equals_a_full_sort(case: Case, standing_of: StandingOf) -> None:
     image, text, owner, k, chunk = case
-    out = recall_at_k(image, text, owner, [k], chunk_scores=chunk)
+    out = recall_at_k(image, text, owner, [k], chunk_scores=chunk, standing_of=standing_of)
     scores, match = text @ image.T, owner[:, None] == np.arange(len(image))
     for hits, ties, s, m in (
         (out.text_hits_M[k], out.text_ties[k], scores, match),
@@ -56,14 +59,15 @@ def test_equals_a_full_sort(case: Case) -> None:
     assert out.text_retrieval_recall(k) == pytest.approx(np.mean(out.image_hits_N[k]))
 
 
+@BOTH
 @pytest.mark.parametrize("chunk", [1, 997, 20_011, 10**6])
-def test_planted_ties_across_chunks_equal_a_stable_argsort(chunk: int) -> None:
+def test_planted_ties_across_chunks_equal_a_stable_argsort(chunk: int, standing_of: StandingOf) -> None:
     """One to many captions an image, in no order, few distinct scores: chunks of one, some and all rows."""
     rng = np.random.default_rng(3)
     owner = rng.permutation(np.concatenate([np.arange(90), rng.integers(0, 30, 360)]))
     image, text = (rng.integers(-1, 2, (n, 4)).astype(np.float32) for n in (90, 450))
     ks = (1, 5, 10, 40)
-    out = recall_at_k(image, text, owner, ks, chunk_scores=chunk)
+    out = recall_at_k(image, text, owner, ks, chunk_scores=chunk, standing_of=standing_of)
     match = owner[:, None] == np.arange(90)
     for hits, ties, scores, right in (
         (out.text_hits_M, out.text_ties, text @ image.T, match),

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
 from climp_bench.errors import DataError, UsageError
+from climp_bench.models import tokenizer
 from climp_bench.models.tokenizer import END_TOKEN, MIN_VOCAB_SIZE, Tokenizer, load, train_bpe
 
 CORPUS = [
@@ -106,6 +107,14 @@ def test_nothing_to_pad() -> None:
         TOKENIZER.pad([])
     with pytest.raises(DataError, match=r"^caption 1: the row"):
         TOKENIZER.pad([[3], [], [4], []])
+
+
+def test_many_texts_are_encoded_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"{text} {k}" for k, text in enumerate(CORPUS)]
+    wanted = [TOKENIZER.encode([text])[0] for text in texts]
+    for at_a_time in (1, 7, len(texts)):
+        monkeypatch.setattr(tokenizer, "AT_A_TIME", at_a_time)
+        assert TOKENIZER.encode(texts) == wanted
 
 
 def test_no_texts_no_rows() -> None:
