@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from climp_bench.results import RunRecord
 
 MIB = 2**20
+_LATENCY = "latency at batch 1"
+_GRAPHED = "as a CUDA graph"
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ QUANTITIES = (
     Quantity(
         "retained_features_memory_without_workspace_bytes", "the same without cuBLAS's workspace, MiB", MIB
     ),
-    Quantity("latency_ms", "latency at batch 1, ms (median)", 1, True),
-    Quantity("latency_graphed_ms", "latency at batch 1 as a CUDA graph, ms (median)", 1, True),
-    Quantity("latency_p95_ms", "latency at batch 1, ms (95th percentile)"),
+    Quantity("latency_ms", f"{_LATENCY}, ms (median)", 1, True),
+    Quantity("latency_graphed_ms", f"{_LATENCY} {_GRAPHED}, ms (median)", 1, True),
+    Quantity("latency_p95_ms", f"{_LATENCY}, ms (95th percentile)"),
     Quantity("throughput_images_per_s", "images/s at the best batch measured", 1, True),
     Quantity("throughput_texts_per_s", "texts/s at the best batch measured", 1, True),
     Quantity("energy_joule_per_image", "energy an image, J"),
@@ -157,6 +159,17 @@ def ratio_grids(cells: Cells, baseline: str) -> Iterator[Grid]:
                 ratios.append("-" if mine is None or not base or bound else f"{mine / base:.2f}")
             rows.append((model, *ratios))
         yield Grid(quantity.label.removesuffix(", MiB").removesuffix(", ms (median)"), head, tuple(rows))
+
+
+def steady(found: Iterable[Grid]) -> list[Grid]:
+    """Without latencies, and ratios of them, that the host's launches make where a CUDA graph has others.
+
+    Those of graphs repeat from one process to the next; those of launches do not (``design/log.md``).
+    """
+    kept = list(found)
+    if not any(_GRAPHED in grid.title for grid in kept):
+        return kept
+    return [grid for grid in kept if _GRAPHED in grid.title or not grid.title.startswith(_LATENCY)]
 
 
 def parameters_grid(cells: Cells) -> Grid:

@@ -16,7 +16,7 @@ def embeddings(images: int, captions: int, width: int = 64) -> EmbeddingSet:
     rng = np.random.default_rng(images)
     owner = np.repeat(np.arange(images), captions)
     image = rng.standard_normal((images, width))
-    text = image[owner] + 3 * rng.standard_normal((len(owner), width))
+    text = image[owner] + 0.4 * width**0.5 * rng.standard_normal((len(owner), width))
     image, text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (image, text))
     notes = Annotations("retrieval", (), tuple(f"text {k}" for k in range(len(owner))), owner)
     return EmbeddingSet(image.astype(np.float32), text.astype(np.float32), notes)

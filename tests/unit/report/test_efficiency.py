@@ -10,7 +10,7 @@ import pytest
 
 from climp_bench.models.catalogue import MODELS
 from climp_bench.report.efficiency import baseline_of, control, towers, write_efficiency
-from climp_bench.report.efficiency_tables import Cells, digits, grids, ratio_grids
+from climp_bench.report.efficiency_tables import Cells, digits, grids, ratio_grids, steady
 from climp_bench.results import ResultStore, RunRecord
 from climp_bench.run.efficiency_plan import make_cells, run_cells
 from tests.cells import CONDITIONS, FakeCells
@@ -100,6 +100,20 @@ def test_an_interval_and_the_repetitions_stand_beside_a_latency(records: list[Ru
     (latency,) = (grid for grid in grids(cells) if grid.title.endswith("(median)"))
     shown = {row[0]: row[1] for row in latency.rows}
     assert shown["climp-m1@base"] == "1,010 [1,005, 1,014] (n 20)" and shown["climp-m2@base"] == "1,001 (n 3)"
+
+
+def test_a_screen_shows_latencies_of_graphs_where_there_are_any(records: list[RunRecord]) -> None:
+    graphed = [
+        r.model_copy(update={"metric": "latency_graphed_ms"}) for r in records if r.metric == "latency_ms"
+    ]
+    (without,), (beside,) = towers(records), towers([*records, *graphed])
+    for make in (grids, lambda cells: ratio_grids(cells, "rope-vit@base")):
+        plain, found = list(make(without)), list(make(beside))
+        assert steady(plain) == plain and any(grid.title.startswith("latency") for grid in plain)
+        latencies = [grid for grid in steady(found) if grid.title.startswith("latency")]
+        assert [grid.title.split(", ")[0] for grid in latencies] == ["latency at batch 1 as a CUDA graph"]
+        others = [[g for g in some if not g.title.startswith("latency")] for some in (found, steady(found))]
+        assert others[0] == others[1] != []
 
 
 def test_models_with_one_tower_show_the_noise(records: list[RunRecord]) -> None:
