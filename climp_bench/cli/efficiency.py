@@ -23,6 +23,7 @@ BASELINE = "rope-vit"
 SHOWN = ("GMACs", "peak memory", "retained after", "latency at batch 1", "images/s", "texts/s")
 """Beginnings of the titles of the tables that the screen shows; the page has all of them."""
 HIDDEN = "(95th percentile)"
+"""How the titles of those end that it leaves out."""
 
 Models = Annotated[
     list[str] | None,

@@ -161,10 +161,9 @@ def open_dataset(
         return entry.open(n if entry.sized else None)
     local = [p.name for root in data_roots for p in root.iterdir() if p.is_dir()]
     error = unknown("dataset", name, [*DATASETS.names(), *local])
-    looked = ", ".join(str(root) for root in data_roots) or "no --data-root was given"
-    raise UsageError(
-        error.what, where=error.where, remedy=f"{error.remedy} Looked for a folder in: {looked}."
-    )
+    looked = f"Looked for a folder in: {', '.join(map(str, data_roots))}."
+    own = f"For a set of your own: --data-root DIR, where DIR/{name} is its folder."
+    raise UsageError(error.what, where=error.where, remedy=f"{error.remedy} {looked if data_roots else own}")
 
 
 def open_published(

@@ -16,7 +16,7 @@ from climp_bench.metrics.retrieval import CHUNK_SCORES, recall_at_k
 from climp_bench.metrics.uncertainty import bootstrap_mean, wilson
 
 MANY_SCORES = CHUNK_SCORES
-"""Pairs of an image and a text from which on a GPU is worth its start; below, a CPU takes a moment."""
+"""Pairs of an image and a text from which a GPU is worth its start; fewer take a CPU a moment."""
 
 
 def retrieve(

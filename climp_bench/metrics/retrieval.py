@@ -80,7 +80,7 @@ class Standing:
         return self.above_Q + self.before_Q < k
 
     def ties(self, k: int) -> int:
-        """How many of the hits at ``k`` another order of equal scores would change."""
+        """For how many queries another order of equal scores could decide otherwise at ``k``."""
         return int(np.count_nonzero((self.above_Q < k) & (self.above_Q + self.tied_Q >= k)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from climp_bench.embed.sets import Annotations, EmbeddingSet
 from climp_bench.eval import retrieval, standing
@@ -39,6 +40,26 @@ def test_a_gpu_scores_many_pairs_and_says_so(monkeypatch: pytest.MonkeyPatch) ->
         assert [score.value for score in found] == [score.value for score in retrieve(given, (1, 5))]
         assert 0.2 < (found[0].value or 0) < 0.9
     assert asked == ["cuda"]
+
+
+def test_products_are_in_full_precision_and_settings_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside: list[str] = []
+    own = standing._standing
+
+    def seen(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        inside.append(torch.get_float32_matmul_precision())
+        return own(*tensors)
+
+    monkeypatch.setattr(standing, "_standing", seen)
+    found, places = embeddings(20, 2), np.arange(20)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        standing.standing_on("cpu")(found.texts, found.images, found.notes.owner, places, 100)
+        after = torch.get_float32_matmul_precision()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert set(inside) == {"highest"} and after == "high"
 
 
 @pytest.mark.gpu
