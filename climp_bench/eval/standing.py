@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from climp_bench.embed.sets import Floats, Ints
 from climp_bench.metrics.retrieval import Standing, StandingOf, matches, rows_at_a_time
+from climp_bench.ops.precision import float32_products
 
 
 def standing_on(device: str) -> StandingOf:
@@ -25,7 +23,7 @@ def standing_on(device: str) -> StandingOf:
     ) -> Standing:
         candidate_DC = torch.from_numpy(candidate_CD).to(device).T
         parts = []
-        with torch.inference_mode(), _full_precision():
+        with torch.inference_mode(), float32_products("highest"):
             rows = rows_at_a_time(query_QD, candidate_CD, budget)
             for some in matches(group_of_query_Q, group_of_candidate_C, rows):
                 scores_RC = torch.from_numpy(query_QD[some.queries]).to(device) @ candidate_DC
@@ -34,17 +32,6 @@ def standing_on(device: str) -> StandingOf:
         return Standing(*np.concatenate(parts, axis=1))
 
     return standing
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Inside, products of float32 are not rounded to TF32, whatever was set outside."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _standing(scores_RC: Tensor, row_K: Tensor, match_K: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,9 +10,8 @@ decides are counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -84,22 +83,8 @@ class Standing:
         return int(np.count_nonzero((self.above_Q < k) & (self.above_Q + self.tied_Q >= k)))
 
 
-class StandingOf(Protocol):
-    """Finds where the best match of each query stands among all candidates."""
-
-    def __call__(
-        self,
-        query_QD: Float32s,
-        candidate_CD: Float32s,
-        group_of_query_Q: Ints,
-        group_of_candidate_C: Ints,
-        budget: int,
-    ) -> Standing:
-        """A candidate matches a query when both have the same group; each query has at least one match.
-
-        Args:
-            budget: how many scores to hold at a time.
-        """
+StandingOf = Callable[[Float32s, Float32s, Ints, Ints, int], Standing]
+"""What finds where the best match of each query stands among all candidates: see ``standing_by_numpy``."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +182,15 @@ def standing_by_numpy(
     group_of_candidate_C: Ints,
     budget: int,
 ) -> Standing:
-    """``StandingOf`` on the CPU."""
+    """Where the best match of each query stands, on the CPU.
+
+    A candidate matches a query when both have the same group; each query has at least one match.
+
+    Args:
+        query_QD, candidate_CD: embeddings; scores are their dot products.
+        group_of_query_Q, group_of_candidate_C: what belongs together.
+        budget: how many scores to hold at a time.
+    """
     above, before, tied = (np.zeros(len(query_QD), np.int64) for _ in range(3))
     held = np.empty((rows_at_a_time(query_QD, candidate_CD, budget), len(candidate_CD)), np.float32)
     for some in matches(group_of_query_Q, group_of_candidate_C, len(held)):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from climp_bench.models.adapters import pick_device
 from climp_bench.models.catalogue import build, find
 from climp_bench.models.initialise import initialise
 from climp_bench.models.spec import ModelSpec
+from climp_bench.ops.precision import float32_products
 from climp_bench.train import checkpoint
 from climp_bench.train.config import TrainConfig
 from climp_bench.train.data import Batch, Batches, Scenes, load_scenes
@@ -69,7 +68,7 @@ def train(
     progress = default_progress() if progress is None else progress
     pool_dir = out_dir / "pool" if pool_dir is None else pool_dir
     try:
-        with StopRequest() as stop, torch.random.fork_rng(), _tf32():
+        with StopRequest() as stop, torch.random.fork_rng(), float32_products("high"):
             torch.manual_seed(config.seed)
             run = Run(config, spec, out_dir, device)
             run.restore(resume)
@@ -284,14 +283,3 @@ def pick_precision(config: TrainConfig, device: str) -> str:
     if config.precision != "auto":
         return config.precision
     return "bf16" if device != "cpu" and torch.cuda.is_bf16_supported() else "fp32"
-
-
-@contextmanager
-def _tf32() -> Iterator[None]:
-    """Allow TF32 in matrix products within."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
