@@ -162,7 +162,7 @@ def open_dataset(
     local = [p.name for root in data_roots for p in root.iterdir() if p.is_dir()]
     error = unknown("dataset", name, [*DATASETS.names(), *local])
     looked = f"Looked for a folder in: {', '.join(map(str, data_roots))}."
-    own = f"For a set of your own: --data-root DIR, where DIR/{name} is its folder."
+    own = f"For a set of your own give --data-root, the folder that holds {name}/."
     raise UsageError(error.what, where=error.where, remedy=f"{error.remedy} {looked if data_roots else own}")
 
 

@@ -197,8 +197,10 @@ def test_a_refactoring_that_changes_no_number_passes_twenty_times(
         return scores
 
     monkeypatch.setattr(zeroshot.metrics, "class_scores", in_batches)
-    best = retrieval._best_match
-    monkeypatch.setattr(retrieval, "_best_match", lambda *a: best(*a[:-1], int(rng.integers(100, 9000))))
+    best = retrieval.standing_by_numpy
+    monkeypatch.setattr(
+        retrieval, "standing_by_numpy", lambda *a: best(*a[:-1], int(rng.integers(100, 9000)))
+    )
     for attempt in range(20):
         run = measure(tmp_path / str(attempt), cache, encoder())
         assert [v.name for v in judge(rules, run, baseline) if v.answer == "fail"] == []

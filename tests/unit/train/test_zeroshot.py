@@ -107,7 +107,7 @@ def test_what_cannot_be_scored_is_refused_before_training(root: Path, tmp_path: 
         UsageError, match=r"run\.zeroshot.*unknown dataset 'digit'.*'digits'.*Looked .* in: /"
     ):
         refused(root, "pictures", "digit")
-    with pytest.raises(UsageError, match=r"no run\.data_root was given"):
+    with pytest.raises(UsageError, match=r"give run\.data_root, the folder that holds digit/"):
         refused("", "digit")
     with pytest.raises(UsageError, match=r"run\.data_root .*gone: no such folder"):
         refused(tmp_path / "gone", "digits")
