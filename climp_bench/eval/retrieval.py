@@ -16,13 +16,13 @@ from climp_bench.metrics.retrieval import CHUNK_SCORES, recall_at_k
 from climp_bench.metrics.uncertainty import bootstrap_mean, wilson
 
 MANY_SCORES = CHUNK_SCORES
-"""Pairs of an image and a text from which a GPU is worth its start; fewer take a CPU a moment."""
+"""Pairs of an image and a text that go to a GPU. Fewer take a CPU less than half a second, by proportion."""
 
 
 def retrieve(
     embeddings: EmbeddingSet, ks: Sequence[int], seed: int = 0, *, device: str = "cpu"
 ) -> list[Score]:
-    """Recall@k both ways, of many pairs on ``device``: where, depends on nothing else than these two.
+    """Recall@k both ways; ``MANY_SCORES`` pairs or more are scored on ``device``.
 
     Intervals: Wilson over images for image -> text; for text -> image a bootstrap clustered by image,
     because captions of one image are not independent.
